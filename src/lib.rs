@@ -1,1 +1,13 @@
-//! Harbinger.
+//! Harbinger: a node autoscaler for Kubernetes on EC2 that has the node ready before the pod
+//! needs it.
+//!
+//! Layers, lowest first; a layer uses only those below it:
+//!
+//! - L0 `model`, `api`: vocabulary and wire types
+//! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`: pure decisions
+//! - L2 `cloud`, `telemetry`: seams and their simulated side
+//! - L3 `aws`, `k8s`, `admission`: adapters
+//! - L4 `control`, `simulate`: loops and the offline engine
+//! - L5 `cli`, `settings`, `app`: wiring
+
+pub mod model;

@@ -1,0 +1,18 @@
+//! The vocabulary: quantities, labels, pods, nodes, instance types, money.
+//!
+//! Everything here is plain data and total functions on it. Nothing reads a clock, the network or
+//! a file. Other rooms speak to each other in these types.
+
+pub mod claim;
+pub mod instance;
+pub mod labels;
+pub mod money;
+pub mod node;
+pub mod pod;
+pub mod pool;
+pub mod quantity;
+pub mod requirement;
+pub mod resources;
+pub mod taints;
+pub mod wire;
+pub mod workload;
