@@ -10,4 +10,6 @@
 //! - L4 `control`, `simulate`: loops and the offline engine
 //! - L5 `cli`, `settings`, `app`: wiring
 
+pub mod cluster;
 pub mod model;
+pub mod schedule;

@@ -1,0 +1,13 @@
+//! The scheduling engine: which pods go where, and which nodes to buy for the rest.
+//!
+//! [`solve`](solve::solve) is a pure function of a [`Problem`]. It knows ordinals, shapes and
+//! prices; it knows no object names beyond what it prints, reads no clock and does no IO.
+//! [`check`] judges any solution without sharing code with the packer.
+
+pub mod problem;
+pub mod reason;
+pub mod solution;
+
+pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
+pub use reason::{Reason, Reasons};
+pub use solution::{NewNode, OfferingRef, Placement, Solution, Unplaced};
