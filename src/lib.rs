@@ -13,3 +13,4 @@
 pub mod cluster;
 pub mod model;
 pub mod schedule;
+pub mod telemetry;
