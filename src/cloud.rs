@@ -43,10 +43,7 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> impl Future<Output = Result<LaunchResult, CloudError>> + Send;
 
     /// Terminates one instance; [`CloudError::NotFound`] when it is gone.
-    fn terminate(
-        &self,
-        provider_id: &str,
-    ) -> impl Future<Output = Result<(), CloudError>> + Send;
+    fn terminate(&self, provider_id: &str) -> impl Future<Output = Result<(), CloudError>> + Send;
 
     /// One instance; [`CloudError::NotFound`] when it is gone or shutting down for good.
     fn get(&self, provider_id: &str) -> impl Future<Output = Result<Instance, CloudError>> + Send;

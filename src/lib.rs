@@ -10,6 +10,8 @@
 //! - L4 `control`, `simulate`: loops and the offline engine
 //! - L5 `cli`, `settings`, `app`: wiring
 
+pub mod api;
+pub mod cloud;
 pub mod cluster;
 pub mod model;
 pub mod schedule;

@@ -1,0 +1,28 @@
+# `make help` lists the targets.
+CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
+DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
+
+.PHONY: help tools lint-tools test lint bench crds
+
+help: ## Lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+tools: ## Builds the control plane and the EC2 emulator into the cache, once per version
+	@testbed/tools/build.sh
+
+test: ## Runs every test
+	cargo test --workspace
+
+lint-tools: ## Installs cargo-deny into the cache
+	@testbed/tools/build.sh lint
+
+lint: lint-tools ## Formatting, clippy, licences and sources
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(DENY) check bans licenses sources
+
+bench: ## Runs the benchmarks
+	cargo bench --no-default-features
+
+crds: ## Writes manifests/crds from the types
+	cargo run --no-default-features -- crds --out manifests/crds
