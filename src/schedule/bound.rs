@@ -17,6 +17,9 @@ const ROUNDS: usize = 60;
 /// Offerings added per round.
 const PER_ROUND: usize = 40;
 
+/// Pods of one node by position in the list of shapes; parts of pods are allowed.
+type Mix = Vec<(usize, f64)>;
+
 /// The bound for the demand that new nodes must hold: all of `shapes` but what is in `unplaced`.
 #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
 pub(super) fn lower_bound(compiled: &Compiled<'_>, unplaced: &[u32]) -> MicroDollarsPerHour {
@@ -46,7 +49,7 @@ pub(super) fn lower_bound(compiled: &Compiled<'_>, unplaced: &[u32]) -> MicroDol
     }
     let columns: Vec<usize> = best.into_values().collect();
     // Cuts `Σ n_s v_s ≤ price`, one per relaxed fullest node found so far.
-    let mut cuts: Vec<(Vec<(usize, f64)>, f64)> = Vec::new();
+    let mut cuts: Vec<(Mix, f64)> = Vec::new();
     for (at, (s, _)) in shapes.iter().enumerate() {
         for &column in &columns {
             let most = fit(compiled, column, *s);
@@ -60,7 +63,7 @@ pub(super) fn lower_bound(compiled: &Compiled<'_>, unplaced: &[u32]) -> MicroDol
         let Some(values) = duals(&shapes, &cuts) else { break };
         let total: f64 = shapes.iter().zip(&values).map(|((_, count), v)| count * v).sum();
         let mut worst = 1.0_f64;
-        let mut found: Vec<(f64, Vec<(usize, f64)>, f64)> = Vec::new();
+        let mut found: Vec<(f64, Mix, f64)> = Vec::new();
         for &column in &columns {
             let price = compiled.columns[column].price as f64;
             let Some((worth, mix)) = fullest(compiled, column, &shapes, &values) else { continue };
@@ -98,7 +101,7 @@ fn fit(compiled: &Compiled<'_>, column: usize, shape: usize) -> f64 {
     most as f64
 }
 
-fn duals(shapes: &[(usize, f64)], cuts: &[(Vec<(usize, f64)>, f64)]) -> Option<Vec<f64>> {
+fn duals(shapes: &[(usize, f64)], cuts: &[(Mix, f64)]) -> Option<Vec<f64>> {
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let vars: Vec<_> =
         shapes.iter().map(|(_, count)| lp.add_var(*count, (0.0, f64::INFINITY))).collect();
@@ -117,7 +120,7 @@ fn fullest(
     column: usize,
     shapes: &[(usize, f64)],
     values: &[f64],
-) -> Option<(f64, Vec<(usize, f64)>)> {
+) -> Option<(f64, Mix)> {
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let mut vars = Vec::new();
     for (at, (s, _)) in shapes.iter().enumerate() {

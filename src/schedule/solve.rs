@@ -241,7 +241,7 @@ fn min_values(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]) 
 
 /// One entry per demand and reasons.
 fn merge_unplaced(solution: &mut Solution) {
-    solution.unplaced.sort_by(|a, b| a.demand.cmp(&b.demand));
+    solution.unplaced.sort_by_key(|unplaced| unplaced.demand);
     let mut merged: Vec<Unplaced> = Vec::new();
     for unplaced in std::mem::take(&mut solution.unplaced) {
         match merged.last_mut() {

@@ -327,6 +327,8 @@ fn what_is_not_supported_is_said() {
     assert!(show(&problem, &solved(&problem)).contains("not supported yet"));
 }
 
+type Damage = Box<dyn Fn(&mut Solution)>;
+
 #[test]
 fn the_checker_objects_to_every_kind_of_damage() {
     let mut problem = problem(&[(6, sized("1500m", "1Gi"))], vec![on_demand()]);
@@ -338,7 +340,7 @@ fn the_checker_objects_to_every_kind_of_damage() {
         ..NodeSlot::default()
     }];
     let good = solved(&problem);
-    let damage: Vec<(&str, Box<dyn Fn(&mut Solution)>)> = vec![
+    let damage: Vec<(&str, Damage)> = vec![
         ("accounted for", Box::new(|s| s.placements.clear())),
         ("not enough cpu", Box::new(|s| s.placements[0].count += 1)),
         ("not enough cpu", Box::new(|s| s.new_nodes[0].pods[0].1 += 40)),

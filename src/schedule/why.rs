@@ -191,12 +191,11 @@ fn values_of<'a>(types: impl Iterator<Item = &'a Arc<InstanceType>>, key: &str) 
         let own = instance.requirements.get(key).and_then(|r| r.finite_values());
         values.extend(own.into_iter().flatten().map(ToString::to_string));
     }
-    let more = values.len().saturating_sub(5);
-    let mut text = values.into_iter().take(5).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        text.push_str(&format!(", and {more} more"));
+    let text = values.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    match values.len().saturating_sub(5) {
+        0 => text,
+        more => format!("{text}, and {more} more"),
     }
-    text
 }
 
 fn of_node(shape: &Shape, node: &NodeSlot) -> Reason {
