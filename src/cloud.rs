@@ -1,6 +1,9 @@
 //! The seam to the cloud: what the loops ask of a provider, and nothing about any one of them.
 
+pub mod catalog;
 pub mod error;
+pub mod facts;
+pub mod settings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
