@@ -11,8 +11,10 @@
 //! - L5 `cli`, `settings`, `app`: wiring
 
 pub mod api;
+pub mod cli;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
 pub mod schedule;
+pub mod simulate;
 pub mod telemetry;

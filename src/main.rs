@@ -1,5 +1,20 @@
-fn main() {
-    for (n, y) in harbinger::api::crds::crds_yaml().unwrap() {
-        std::fs::write(format!("manifests/crds/{n}"), y).unwrap();
+//! The `harbinger` program: parses the command line, runs one subcommand, maps errors to exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use harbinger::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[expect(clippy::print_stderr, reason = "the one place that tells the user why the program ends")]
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,0 +1,69 @@
+//! The command line: what was typed.
+
+pub mod crds;
+pub mod explain;
+pub mod simulate;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Bad input: files, flags or objects that cannot be used.
+pub const EXIT_INPUT: u8 = 2;
+/// Some pods fit nowhere, and `--fail-unschedulable` asked to fail then.
+pub const EXIT_UNSCHEDULABLE: u8 = 3;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 unexpected failure; 2 wrong usage or input; \
+3 some pods fit nowhere (with --fail-unschedulable)";
+
+/// Node autoscaler for Kubernetes on EC2 that has the node ready before the pod needs it.
+#[derive(Debug, Parser)]
+#[command(name = "harbinger", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says which nodes manifests would need, what they cost, and which pods fit nowhere
+    Simulate(simulate::Simulate),
+    /// Says where a pod or workload of the manifests goes, or why it fits nowhere
+    Explain(explain::Explain),
+    /// Prints the custom resource definitions, or writes them to a folder
+    Crds(crds::Crds),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// When something unexpected fails; bad input is an exit code with messages.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Simulate(command) => command.run(),
+            Command::Explain(command) => command.run(),
+            Command::Crds(command) => command.run(),
+        }
+    }
+}
+
+/// Writes to standard output; a reader that closed the pipe is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Writes input errors to standard error, one a line.
+fn complain<T: std::fmt::Display>(errors: &[T]) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    for error in errors {
+        // Nobody is left to tell when standard error is closed.
+        drop(writeln!(stderr, "error: {error}"));
+    }
+    ExitCode::from(EXIT_INPUT)
+}

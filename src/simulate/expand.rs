@@ -1,0 +1,118 @@
+//! Workloads as the pods that they make.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::input::Input;
+use crate::model::pod::Pod;
+use crate::model::wire::pod::{PodSpecWire, PodWire};
+use crate::model::wire::workload::WorkloadWire;
+use crate::model::workload::WorkloadKind;
+
+/// A pod and the spec that it was made from.
+#[derive(Clone, Debug)]
+pub struct Expanded {
+    /// `namespace/name`.
+    pub key: String,
+    /// The pod.
+    pub pod: Pod,
+    /// Spec, for findings about containers.
+    pub spec: Arc<PodSpecWire>,
+}
+
+/// All pods: those of the files, and those that workloads of the files will make. A pod that says
+/// that a workload of the files owns it stands for one of the workload's pods.
+pub fn pods(input: &mut Input) -> Vec<Expanded> {
+    for pod in &mut input.pods {
+        if let (None, Some(class)) = (pod.spec.priority, &pod.spec.priority_class_name) {
+            pod.spec.priority = input.priorities.get(class).copied();
+        }
+    }
+    let mut all: Vec<Expanded> = input.pods.iter().map(expanded).collect();
+    let mut taken: BTreeSet<String> = all.iter().map(|pod| pod.key.clone()).collect();
+    for (kind, workload) in &input.workloads {
+        let meta = &workload.metadata;
+        let owned = |wanted: WorkloadKind, name: &str| {
+            input.pods.iter().any(|pod| owner(pod) == Some((wanted.name(), name)))
+        };
+        let listed = input
+            .pods
+            .iter()
+            .filter(|pod| {
+                pod.metadata.namespace() == meta.namespace()
+                    && owner(pod) == Some((kind.name(), meta.name()))
+            })
+            .count();
+        // Deployments own pods through ReplicaSets, CronJobs through Jobs: if those are listed
+        // themselves, they are counted there.
+        let through = match kind {
+            WorkloadKind::Deployment => owns(input, WorkloadKind::ReplicaSet, workload),
+            WorkloadKind::CronJob => owns(input, WorkloadKind::Job, workload),
+            _ => false,
+        };
+        let controlled = meta.controller().is_some_and(|owner| {
+            WorkloadKind::parse(&owner.kind).is_some_and(|kind| owned(kind, &owner.name))
+        });
+        if through || controlled {
+            continue;
+        }
+        let wanted = match kind {
+            WorkloadKind::DaemonSet => 0,
+            // One run of the schedule.
+            WorkloadKind::CronJob => {
+                workload.spec.job_template.as_ref().map_or(0, |job| run_of(&job.spec))
+            }
+            kind => workload.desired(*kind),
+        };
+        for index in 0..wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX)) {
+            let mut pod = made(input, workload);
+            let mut name = format!("{}-{index}", meta.name());
+            while !taken.insert(format!("{}/{name}", meta.namespace())) {
+                name.push('x');
+            }
+            pod.metadata.name = Some(name);
+            all.push(expanded(&pod));
+        }
+    }
+    all
+}
+
+fn run_of(job: &crate::model::wire::workload::WorkloadSpecWire) -> u32 {
+    let run = WorkloadWire { spec: job.clone(), ..WorkloadWire::default() };
+    run.desired(WorkloadKind::Job)
+}
+
+fn owns(input: &Input, kind: WorkloadKind, owner: &WorkloadWire) -> bool {
+    input.workloads.iter().any(|(other, workload)| {
+        *other == kind
+            && workload.metadata.namespace() == owner.metadata.namespace()
+            && workload.metadata.controller().is_some_and(|o| *o.name == *owner.metadata.name())
+            && workload.desired(kind) > 0
+    })
+}
+
+fn owner(pod: &PodWire) -> Option<(&str, &str)> {
+    let owner =
+        pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true))?;
+    Some((&owner.kind, &owner.name))
+}
+
+fn made(input: &Input, workload: &WorkloadWire) -> PodWire {
+    let template = workload.template();
+    let mut pod = PodWire {
+        metadata: template.metadata.clone(),
+        spec: template.spec.clone(),
+        ..PodWire::default()
+    };
+    pod.metadata.namespace.clone_from(&workload.metadata.namespace);
+    if let (None, Some(class)) = (pod.spec.priority, &pod.spec.priority_class_name) {
+        pod.spec.priority = input.priorities.get(class).copied();
+    }
+    pod
+}
+
+fn expanded(pod: &PodWire) -> Expanded {
+    let spec = Arc::new(pod.spec.clone());
+    let pod = pod.to_pod(Arc::new);
+    Expanded { key: pod.key(), pod, spec }
+}

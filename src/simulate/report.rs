@@ -1,0 +1,104 @@
+//! What a simulation says, in the shape of its JSON output.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The whole report.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Counts of pods.
+    pub pods: PodCounts,
+    /// Nodes to buy.
+    pub nodes: Vec<NodeReport>,
+    /// Pods on nodes that exist, by node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub existing: BTreeMap<String, Vec<String>>,
+    /// Pods that fit nowhere.
+    pub unschedulable: Vec<UnschedulableReport>,
+    /// What admission would do.
+    pub admission: Vec<AdmissionReport>,
+    /// Cost of the nodes to buy.
+    pub cost: Cost,
+    /// What a reader should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// Counts of pods.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodCounts {
+    /// Pods that need a place.
+    pub total: usize,
+    /// Of these, on nodes that exist.
+    pub placed_on_existing: usize,
+    /// Of these, on nodes to buy.
+    pub placed_on_new: usize,
+    /// Of these, nowhere.
+    pub unschedulable: usize,
+}
+
+/// A node to buy.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Pool.
+    pub node_pool: String,
+    /// Instance type.
+    pub instance_type: String,
+    /// Zone.
+    pub zone: String,
+    /// Capacity type.
+    pub capacity_type: String,
+    /// Dollars per hour, volumes included.
+    pub price_per_hour: f64,
+    /// What pods may use.
+    pub allocatable: BTreeMap<String, String>,
+    /// What its pods and DaemonSets ask.
+    pub requested: BTreeMap<String, String>,
+    /// Pods as `namespace/name`.
+    pub pods: Vec<String>,
+}
+
+/// A pod that fits nowhere.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UnschedulableReport {
+    /// `namespace/name`.
+    pub pod: String,
+    /// Reasons, one per pool and one for the nodes that exist.
+    pub reasons: Vec<String>,
+}
+
+/// What admission would do to a pod.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AdmissionReport {
+    /// `namespace/name`.
+    pub pod: String,
+    /// `Deny`, `Default` or `Warn`.
+    pub action: String,
+    /// What the user would read.
+    pub message: String,
+}
+
+/// Cost of the nodes to buy, dollars per hour.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// The plan.
+    pub per_hour: f64,
+    /// No plan for these pods on new nodes can be cheaper than this.
+    pub lower_bound_per_hour: f64,
+}
+
+/// How long it took, milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// Reading and checking.
+    pub load_ms: f64,
+    /// Planning.
+    pub solve_ms: f64,
+}
