@@ -1,0 +1,286 @@
+//! The released program on files: what users type, and what they read back.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn harbinger(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_harbinger"))
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn simulate_json(args: &[&str]) -> Value {
+    let output = harbinger(&[&["simulate", "-o", "json"], args].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn examples_run_and_place_what_can_be_placed() {
+    for (example, total, nowhere) in
+        [("web-shop", 27, 0), ("batch-farm", 230, 0), ("gpu-service", 12, 1)]
+    {
+        let report = simulate_json(&[&format!("examples/{example}")]);
+        assert_eq!(report["pods"]["total"], total, "{example}");
+        assert_eq!(report["pods"]["unschedulable"], nowhere, "{example}");
+        let cost = report["cost"]["perHour"].as_f64().unwrap();
+        let bound = report["cost"]["lowerBoundPerHour"].as_f64().unwrap();
+        assert!(bound > 0.0 && bound <= cost && cost < bound * 1.25, "{example}: {cost} {bound}");
+    }
+}
+
+#[test]
+fn the_shop_is_warned_of_its_zero_request_pods() {
+    let report = simulate_json(&["examples/web-shop"]);
+    let findings = report["admission"].as_array().unwrap();
+    assert_eq!(findings.len(), 4);
+    let message = findings[0]["message"].as_str().unwrap();
+    assert!(message.starts_with("container model has no cpu and no memory request"), "{message}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let run = || {
+        let mut report = simulate_json(&["examples/web-shop", "examples/batch-farm/farm.yaml"]);
+        report["timing"] = Value::Null;
+        report.to_string()
+    };
+    let first = run();
+    for _ in 0..3 {
+        assert_eq!(run(), first);
+    }
+}
+
+#[test]
+fn json_has_the_promised_shape() {
+    let report = simulate_json(&["examples/gpu-service"]);
+    for key in ["pods", "nodes", "unschedulable", "admission", "cost", "warnings", "timing"] {
+        assert!(!report[key].is_null(), "{key}");
+    }
+    let node = &report["nodes"][0];
+    for key in [
+        "nodePool",
+        "instanceType",
+        "zone",
+        "capacityType",
+        "pricePerHour",
+        "allocatable",
+        "requested",
+        "pods",
+    ] {
+        assert!(!node[key].is_null(), "{key}");
+    }
+    assert_eq!(report["unschedulable"][0]["pod"], "models/training");
+    assert!(report["timing"]["solveMs"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_foreign_catalog_takes_the_place_of_ec2() {
+    let folder = Folder::new();
+    let catalog = folder.file(
+        "catalog.json",
+        &json!([{
+            "name": "box", "capacity": {"cpu": "4", "memory": "8Gi", "pods": "20"},
+            "overhead": {"cpu": "100m"},
+            "requirements": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}],
+            "offerings": [{"zone": "z1", "capacityType": "on-demand", "price": 0.25, "available": true}]
+        }])
+        .to_string(),
+    );
+    let pods = folder.file(
+        "pods.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: 5\n  template:\n    spec:\n      containers: [{name: c, resources: {requests: {cpu: 1900m, memory: 1Gi}}}]\n",
+    );
+    let report = simulate_json(&["--catalog", catalog.to_str().unwrap(), pods.to_str().unwrap()]);
+    assert_eq!(report["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(report["cost"]["perHour"], 0.75);
+    assert_eq!(report["nodes"][0]["allocatable"]["cpu"], "3900m");
+}
+
+#[test]
+fn existing_nodes_are_filled_first() {
+    let folder = Folder::new();
+    let file = folder.file(
+        "a.yaml",
+        "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {kubernetes.io/arch: amd64}}
+status:
+  allocatable: {cpu: '4', memory: 8Gi, pods: '10'}
+  conditions: [{type: Ready, status: 'True'}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: old}
+spec: {nodeName: n1, containers: [{name: c, resources: {requests: {cpu: '2', memory: 1Gi}}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: new}
+spec: {containers: [{name: c, resources: {requests: {cpu: '2', memory: 1Gi}}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: newer}
+spec: {containers: [{name: c, resources: {requests: {cpu: '2', memory: 1Gi}}}]}
+",
+    );
+    let report = simulate_json(&[file.to_str().unwrap()]);
+    assert_eq!(
+        report["pods"],
+        json!({"total": 2, "placedOnExisting": 1, "placedOnNew": 1, "unschedulable": 0})
+    );
+    assert_eq!(report["existing"]["n1"], json!(["default/new"]));
+}
+
+const CLASS: &str = "
+apiVersion: karpenter.k8s.aws/v1
+kind: EC2NodeClass
+metadata: {name: c}
+spec:
+  role: r
+  amiSelectorTerms: [{alias: al2023@latest}]
+  subnetSelectorTerms: [{id: subnet-1}]
+  securityGroupSelectorTerms: [{id: sg-1}]
+";
+
+fn pool(requirements: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: karpenter.sh/v1\nkind: NodePool\nmetadata: {{name: p}}\nspec:\n  template:\n    spec:\n      nodeClassRef: {{group: karpenter.k8s.aws, kind: EC2NodeClass, name: c}}\n      requirements: {requirements}\n{rest}\n---{CLASS}"
+    )
+}
+
+#[test]
+fn bad_input_names_file_object_field_and_fix() {
+    let cases: Vec<(&str, String, Vec<&str>)> = vec![
+        ("field.yaml", pool("[]", "  wieght: 3"), vec!["field.yaml: NodePool p: spec.wieght: unknown field", "did you mean weight?"]),
+        ("quantity.yaml", pool("[]", "  limits: {cpu: 4 cores}"), vec!["quantity.yaml: NodePool p: spec.limits.cpu: quantity \"4 cores\""]),
+        (
+            "impossible.yaml",
+            pool("[{key: a, operator: In, values: [x]}, {key: a, operator: NotIn, values: [x]}]", ""),
+            vec!["NodePool p: spec.template.spec.requirements", "exclude each other"],
+        ),
+        (
+            "operator.yaml",
+            pool("[{key: a, operator: Is, values: [x]}]", ""),
+            vec!["requirements[0].operator: unknown variant `Is`"],
+        ),
+        (
+            "key.yaml",
+            pool("[{key: karpenter.k8s.aws/instance-type, operator: In, values: [m5.large]}]", ""),
+            vec!["requirements[0].key", "use node.kubernetes.io/instance-type"],
+        ),
+        (
+            "pod.yaml",
+            "kind: Pod\napiVersion: v1\nmetadata: {name: x}\nspec: {containers: [{name: c, resources: {requests: {cpu: 1 core}}}]}".to_owned(),
+            vec!["pod.yaml: Pod x: spec.containers[0].resources.requests.cpu: quantity \"1 core\""],
+        ),
+        ("old.yaml", "apiVersion: karpenter.sh/v1beta1\nkind: NodePool\nmetadata: {name: x}".to_owned(), vec!["NodePool x: apiVersion: karpenter.sh/v1beta1 is not read", "convert"]),
+        ("empty.yaml", String::new(), vec!["empty.yaml: the file has no objects"]),
+        ("broken.yaml", "a: [1\nb: 2".to_owned(), vec!["broken.yaml: broken YAML at line"]),
+        ("broken.json", "{\"kind\":".to_owned(), vec!["broken.json: broken JSON"]),
+        ("kind.yaml", "metadata: {name: x}".to_owned(), vec!["kind.yaml: an object has no kind"]),
+    ];
+    let folder = Folder::new();
+    for (name, content, expected) in &cases {
+        let file = folder.file(name, content);
+        let output = harbinger(&["simulate", file.to_str().unwrap()]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
+        for part in expected {
+            assert!(message.contains(part), "{name}: {part:?} is not in {message}");
+        }
+        assert!(!message.contains("panicked"), "{message}");
+    }
+    // All errors of all files at once.
+    let output = harbinger(&["simulate", folder.0.path().to_str().unwrap()]);
+    let message = text(&output.stderr);
+    for (name, _, _) in &cases {
+        assert!(message.contains(name), "{name} is not in {message}");
+    }
+}
+
+#[test]
+fn unknown_places_and_types_are_named() {
+    let folder = Folder::new();
+    let missing = folder.0.path().join("none.yaml");
+    let output = harbinger(&["simulate", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("none.yaml: No such file"));
+    let output = harbinger(&["simulate", folder.0.path().to_str().unwrap()]);
+    assert!(text(&output.stderr).contains("the folder has no manifests"));
+    let file = folder.file(
+        "type.yaml",
+        &pool("[{key: node.kubernetes.io/instance-type, operator: In, values: [m5.lrage]}]", ""),
+    );
+    let report = simulate_json(&[file.to_str().unwrap()]);
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("instance type m5.lrage is not offered, did you mean m5.large?"),
+        "{warnings}"
+    );
+    let output = harbinger(&["simulate", "--region", "mars-1", "examples/web-shop"]);
+    assert!(text(&output.stderr).contains("region mars-1 is not in the built-in catalog"));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn unschedulable_pods_can_fail_the_run() {
+    let output = harbinger(&["simulate", "--fail-unschedulable", "examples/gpu-service"]);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn explain_gives_place_or_reason() {
+    let output = harbinger(&["explain", "models/training", "examples/gpu-service"]);
+    let out = text(&output.stdout);
+    assert!(out.contains("models/training: fits nowhere"), "{out}");
+    assert!(out.contains("NodePool gpu: no instance type is large enough"), "{out}");
+    let output = harbinger(&["explain", "models/model", "examples/gpu-service"]);
+    assert!(text(&output.stdout).contains("on a new g4dn.xlarge"), "{}", text(&output.stdout));
+    let output = harbinger(&["explain", "nobody", "examples/gpu-service"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn definitions_can_be_written() {
+    let folder = Folder::new();
+    let output = harbinger(&["crds", "--out", folder.0.path().to_str().unwrap()]);
+    assert!(output.status.success());
+    let written =
+        std::fs::read_to_string(folder.0.path().join("karpenter.sh_nodepools.yaml")).unwrap();
+    let committed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/crds/karpenter.sh_nodepools.yaml");
+    assert_eq!(written, std::fs::read_to_string(committed).unwrap());
+}
+
+#[test]
+fn help_lists_every_subcommand_and_exit_code() {
+    let out = text(&harbinger(&["--help"]).stdout);
+    for word in ["simulate", "explain", "crds", "Exit codes"] {
+        assert!(out.contains(word), "{out}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the program as a whole, in one binary.
+
+mod cli;
+mod tidy;
