@@ -242,7 +242,8 @@ pub fn spot_prices(text: &str) -> Result<SpotPrices, CatalogError> {
     struct Price {
         availability_zone: String,
         instance_type: String,
-        spot_price: String,
+        #[serde(rename = "SpotPrice")]
+        dollars: String,
         #[serde(default)]
         timestamp: String,
     }
@@ -252,12 +253,11 @@ pub fn spot_prices(text: &str) -> Result<SpotPrices, CatalogError> {
         .map_err(|error| CatalogError::Shape(format!("the spot prices: {error}")))?;
     let mut newest: BTreeMap<(String, String), (String, MicroDollarsPerHour)> = BTreeMap::new();
     for (index, price) in history.spot_price_history.into_iter().enumerate() {
-        let dollars =
-            price.spot_price.parse::<f64>().ok().and_then(MicroDollarsPerHour::from_dollars);
+        let dollars = price.dollars.parse::<f64>().ok().and_then(MicroDollarsPerHour::from_dollars);
         let Some(dollars) = dollars else {
             return Err(CatalogError::Shape(format!(
                 "SpotPriceHistory[{index}].SpotPrice: {:?} is not a price",
-                price.spot_price
+                price.dollars
             )));
         };
         let entry = newest

@@ -19,6 +19,7 @@ pub const MIB: i64 = 1 << 20;
 /// Facts of one instance type.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the table")]
 pub struct Facts {
     /// Name, such as `m7i.large`.
     pub name: String,

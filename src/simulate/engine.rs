@@ -17,6 +17,7 @@ use crate::model::labels;
 use crate::model::node::is_ephemeral;
 use crate::model::pod::PodShape;
 use crate::model::resources::Resources;
+use crate::model::wire::requests::ResourcesWire;
 use crate::model::workload::WorkloadKind;
 use crate::schedule::{self, Demand, NodeSlot, Options, PoolSlot, Problem, Solution};
 
@@ -117,7 +118,8 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
         volumes += usize::from(!pod.pod.shape.volume_claims.is_empty());
         for container in &pod.spec.containers {
             let asked = container.resources.effective();
-            let covered = pod.spec.resources.as_ref().map(|r| r.effective()).unwrap_or_default();
+            let covered =
+                pod.spec.resources.as_ref().map(ResourcesWire::effective).unwrap_or_default();
             let missing: Vec<&str> = ["cpu", "memory"]
                 .into_iter()
                 .filter(|name| asked.get(name) == 0 && covered.get(name) == 0)
@@ -143,6 +145,9 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
     }
 }
 
+/// Types and settings of one class.
+type OfClass = (Arc<[Arc<InstanceType>]>, ClassSettings);
+
 /// Pools with the types of their classes.
 fn pools(
     input: &Input,
@@ -153,7 +158,7 @@ fn pools(
         Some(_) => None,
         None => Some(Catalog::built_in()?),
     };
-    let mut by_class: BTreeMap<String, (Arc<[Arc<InstanceType>]>, ClassSettings)> = BTreeMap::new();
+    let mut by_class: BTreeMap<String, OfClass> = BTreeMap::new();
     let mut slots = Vec::new();
     for object in &input.pools {
         let pool = project::pool(object, true);

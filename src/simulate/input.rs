@@ -106,30 +106,23 @@ impl Sorter {
                 }
             }
             ("karpenter.sh/v1", "NodePool") => {
-                if let Some(pool) = self.strict::<NodePool>(
-                    ("karpenter.sh", "NodePool"),
-                    origin.clone(),
-                    &object,
-                    value,
-                ) {
+                if let Some(pool) =
+                    self.strict::<NodePool>(("karpenter.sh", "NodePool"), &origin, &object, value)
+                {
                     self.fields(&origin, &object, validate::validate_nodepool(&pool.spec));
                     self.input.pools.push(pool);
                 }
             }
             ("karpenter.k8s.aws/v1", "EC2NodeClass") => {
                 let key = ("karpenter.k8s.aws", "EC2NodeClass");
-                if let Some(class) =
-                    self.strict::<EC2NodeClass>(key, origin.clone(), &object, value)
-                {
+                if let Some(class) = self.strict::<EC2NodeClass>(key, &origin, &object, value) {
                     self.fields(&origin, &object, validate::validate_ec2nodeclass(&class.spec));
                     self.input.classes.insert(class.name_any(), class);
                 }
             }
             ("harbinger.sh/v1alpha1", "RequestPolicy") => {
                 let key = ("harbinger.sh", "RequestPolicy");
-                if let Some(policy) =
-                    self.strict::<RequestPolicy>(key, origin.clone(), &object, value)
-                {
+                if let Some(policy) = self.strict::<RequestPolicy>(key, &origin, &object, value) {
                     self.fields(&origin, &object, validate::validate_requestpolicy(&policy.spec));
                     self.input.policies.push(policy);
                 }
@@ -166,7 +159,7 @@ impl Sorter {
     fn strict<T: DeserializeOwned>(
         &mut self,
         key: (&'static str, &'static str),
-        origin: Origin,
+        origin: &Origin,
         object: &str,
         value: &Value,
     ) -> Option<T> {
@@ -175,7 +168,7 @@ impl Sorter {
         match decode(value, schema) {
             Ok(decoded) => Some(decoded),
             Err(errors) => {
-                self.fields(&origin, object, errors);
+                self.fields(origin, object, errors);
                 None
             }
         }
