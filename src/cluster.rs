@@ -4,5 +4,8 @@
 //! snapshots. No IO happens here.
 
 pub mod snapshot;
+pub mod state;
+pub mod view;
 
 pub use snapshot::Snapshot;
+pub use state::{Change, Event, State};
