@@ -1,0 +1,15 @@
+//! Plans: what to do about the cluster, decided without doing any of it.
+//!
+//! Every function here is synchronous and takes the moment as an argument. A plan leaves nothing to
+//! choose: whoever carries it out only carries it out.
+
+pub mod empty;
+pub mod lifecycle;
+pub mod nominate;
+pub mod provision;
+pub mod terminate;
+
+pub use provision::{Catalogs, ClaimDraft, ProvisionPlan, provision};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Nodes without pods, and nodes that are too old.
+
+use std::sync::Arc;
+
+use crate::cluster::Snapshot;
+use crate::demand::Assignments;
+use crate::model::claim::{Claim, ClaimStage};
+use crate::model::pod::Pod;
+
+/// Whether a pod keeps its node: DaemonSets, mirrors and pods that have ended do not.
+pub fn keeps_node(pod: &Pod) -> bool {
+    !pod.of_daemon_set() && !pod.mirror && !pod.terminal()
+}
+
+/// Claims to end, with the reason. `wanted_nodes` are nodes that waiting pods are planned for.
+pub fn to_end(
+    snapshot: &Snapshot,
+    assignments: &Assignments,
+    wanted_nodes: &dyn Fn(&str) -> bool,
+    now: i64,
+) -> Vec<(Arc<Claim>, &'static str)> {
+    let by_node = snapshot.pods_by_node();
+    let mut found = Vec::new();
+    for claim in snapshot.claims.values().filter(|claim| !claim.deleting()) {
+        if claim.expire_after.is_some_and(|age| now - claim.created_at >= age) {
+            found.push((Arc::clone(claim), "expired"));
+            continue;
+        }
+        let Some(pool) = snapshot.pools.get(&claim.pool) else { continue };
+        let (Some(after), ClaimStage::Initialized) = (pool.consolidate_after, claim.stage) else {
+            continue;
+        };
+        let Some(node) = snapshot.node_of(claim) else { continue };
+        let held = node.annotations.contains_key("karpenter.sh/do-not-disrupt")
+            || !assignments.of(&claim.name).is_empty()
+            || wanted_nodes(&node.name);
+        let nominated = snapshot
+            .pods
+            .values()
+            .any(|pod| pod.waiting() && pod.nominated_node == Some(Arc::clone(&node.name)));
+        let busy =
+            by_node.get(&*node.name).is_some_and(|pods| pods.iter().any(|pod| keeps_node(pod)));
+        if pool.fixed || held || nominated || busy {
+            continue;
+        }
+        let since = claim.last_pod_event_at.unwrap_or(0).max(claim.stage_at);
+        if now - since >= after {
+            found.push((Arc::clone(claim), "empty"));
+        }
+    }
+    found
+}

@@ -1,0 +1,503 @@
+//! Which claims to make for the demand that there is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::cluster::Snapshot;
+use crate::cluster::view::{daemons_to_come, expected_node, open};
+use crate::demand::{Assignment, Assignments, Ledger};
+use crate::model::claim::{Claim, ClaimStage};
+use crate::model::instance::{CapacityType, InstanceType};
+use crate::model::labels::Labels;
+use crate::model::money::MicroDollarsPerHour;
+use crate::model::node::{Node, is_ephemeral};
+use crate::model::pod::{Pod, PodShape};
+use crate::model::pool::{ClassRef, Pool};
+use crate::model::requirement::Requirements;
+use crate::model::resources::Resources;
+use crate::model::taints::Taint;
+use crate::schedule::check::{self, Violation};
+use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
+
+/// Annotation that names a claim's launch group and its size: claims of one group are launched by
+/// one call, and a new leader repeats exactly that call.
+pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
+/// Annotation with the pool's template digest.
+pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
+
+/// What each class offers, by name.
+pub type Catalogs = BTreeMap<Arc<str>, Catalog>;
+
+/// What one class offers.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// Types.
+    pub types: Arc<[Arc<InstanceType>]>,
+    /// Price of a node's volumes.
+    pub volume_price: MicroDollarsPerHour,
+}
+
+/// A claim to make and to launch.
+#[derive(Clone, Debug)]
+pub struct ClaimDraft {
+    /// Name.
+    pub name: Arc<str>,
+    /// Pool.
+    pub pool: Arc<Pool>,
+    /// Class.
+    pub class: ClassRef,
+    /// Labels.
+    pub labels: Labels,
+    /// Annotations.
+    pub annotations: Labels,
+    /// Requirements.
+    pub requirements: Requirements,
+    /// Requests of its pods and DaemonSets.
+    pub requests: Resources,
+    /// What may be launched, cheapest first.
+    pub options: Vec<LaunchChoice>,
+    /// Capacity of the first option.
+    pub capacity: Resources,
+    /// Pods that it is for.
+    pub pods: Vec<Assignment>,
+    /// Launch group.
+    pub group: Arc<str>,
+    /// Claims of the group.
+    pub group_size: u32,
+}
+
+/// One way to launch a claim.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LaunchChoice {
+    /// Price without volumes.
+    pub price: MicroDollarsPerHour,
+    /// Instance type.
+    pub instance_type: Arc<str>,
+    /// Zone.
+    pub zone: Arc<str>,
+    /// Capacity type.
+    pub capacity_type: CapacityType,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default)]
+pub struct ProvisionPlan {
+    /// Claims to make.
+    pub claims: Vec<ClaimDraft>,
+    /// Pods that fit nowhere, with the reasons; virtual pods have no key.
+    pub unschedulable: Vec<(Vec<(Arc<str>, Arc<str>)>, u32, Reasons)>,
+    /// Price of the new claims.
+    pub cost: MicroDollarsPerHour,
+    /// What the checker found; a plan with findings has no claims.
+    pub violations: Vec<Violation>,
+}
+
+/// One row of demand and who asks for it.
+struct Wanted {
+    owner: Arc<str>,
+    shape: Arc<PodShape>,
+    pods: Vec<(Arc<str>, Arc<str>)>,
+    count: u32,
+}
+
+/// How to plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether pods that workloads announced are planned before they exist.
+    pub intents: bool,
+    /// Improvement attempts of the packing.
+    pub improve: u32,
+}
+
+/// Plans claims for all demand that neither nodes nor claims on their way cover.
+pub fn provision(
+    snapshot: &Snapshot,
+    ledger: &Ledger,
+    assignments: &Assignments,
+    catalogs: &Catalogs,
+    settings: Settings,
+    now: i64,
+    seed: u64,
+) -> ProvisionPlan {
+    let pools = pools(snapshot, assignments, catalogs);
+    let (nodes, covered) = nodes(snapshot, assignments, &pools, now);
+    let wanted = wanted(snapshot, ledger, settings.intents, covered);
+    if wanted.is_empty() {
+        return ProvisionPlan::default();
+    }
+    let problem = Problem {
+        demands: wanted
+            .iter()
+            .map(|w| Demand { shape: Arc::clone(&w.shape), count: w.count, gang: None })
+            .collect(),
+        nodes,
+        pools,
+        daemons: snapshot.daemons(),
+        namespaces: (*snapshot.namespaces).clone(),
+        options: Options { improve: settings.improve, seed, ..Options::default() },
+    };
+    let solution = schedule::solve(&problem);
+    let violations = check::check(&problem, &solution);
+    if !violations.is_empty() {
+        return ProvisionPlan { violations, ..ProvisionPlan::default() };
+    }
+    let mut claims: Vec<ClaimDraft> = solution
+        .new_nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| draft(&problem, node, &wanted, &name(seed, now, index)))
+        .collect();
+    group(&mut claims, seed, now);
+    let unschedulable = solution
+        .unplaced
+        .iter()
+        .map(|u| (wanted[u.demand].pods.clone(), u.count, u.reasons.clone()))
+        .collect();
+    ProvisionPlan { claims, unschedulable, cost: solution.cost, violations }
+}
+
+/// Pools that can be bought from, with what their limits leave.
+fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs) -> Vec<PoolSlot> {
+    let mut slots = Vec::new();
+    for pool in snapshot.pools.values() {
+        let catalog = catalogs.get(&pool.class.name);
+        let (mut used, nodes) = snapshot.pool_usage(&pool.name);
+        for claim in snapshot.claims.values().filter(|claim| claim.pool == pool.name) {
+            if claim.capacity.is_zero()
+                && let Some(planned) = assignments.capacity(&claim.name)
+            {
+                used.add(planned);
+            }
+        }
+        let remaining = pool
+            .limits
+            .iter()
+            .map(|(name, limit)| {
+                let used = if &**name == "nodes" { nodes } else { used.get(name) };
+                (Arc::clone(name), limit - used)
+            })
+            .collect();
+        let mut pool = Arc::clone(pool);
+        if catalog.is_none() && pool.ready {
+            Arc::make_mut(&mut pool).ready = false;
+        }
+        slots.push(PoolSlot {
+            pool,
+            types: catalog.map_or_else(|| Arc::from([]), |catalog| Arc::clone(&catalog.types)),
+            remaining,
+            volume_price: catalog.map_or(MicroDollarsPerHour::ZERO, |catalog| catalog.volume_price),
+        });
+    }
+    slots
+}
+
+/// Nodes and launched claims with the room that they leave, and how many pods of each owner the
+/// assignments of claims already cover.
+fn nodes(
+    snapshot: &Snapshot,
+    assignments: &Assignments,
+    pools: &[PoolSlot],
+    _now: i64,
+) -> (Vec<NodeSlot>, BTreeMap<Arc<str>, u32>) {
+    let by_node = snapshot.pods_by_node();
+    let daemons = snapshot.daemons();
+    let by_provider_id = snapshot.claims_by_provider_id();
+    let mut covered: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    let mut slots = Vec::new();
+    let none = Vec::new();
+    let position = |name: &str| pools.iter().position(|slot| &*slot.pool.name == name);
+    for node in snapshot.nodes.values() {
+        let claim =
+            by_provider_id.get(&*node.provider_id).filter(|c| c.provider_id == node.provider_id);
+        let claim = claim.filter(|claim| !claim.provider_id.is_empty());
+        if node.deleted_at.is_some() || claim.is_some_and(|claim| claim.deleting()) {
+            continue;
+        }
+        let pods = by_node.get(&*node.name).unwrap_or(&none);
+        match claim {
+            Some(claim) if !open(claim) => {
+                // Until it is initialized the claim's promise counts, not what the kubelet has
+                // reported so far.
+                let mut expected = expected_node(claim);
+                expected.labels.extend(node.labels.clone());
+                expected.name = Arc::clone(&node.name);
+                slots.push(slot(
+                    &expected,
+                    pods,
+                    &daemons,
+                    assignments.of(&claim.name),
+                    snapshot,
+                    &mut covered,
+                    position(&claim.pool),
+                    false,
+                ));
+            }
+            Some(claim) => {
+                slots.push(slot(
+                    node,
+                    pods,
+                    &daemons,
+                    assignments.of(&claim.name),
+                    snapshot,
+                    &mut covered,
+                    position(&claim.pool),
+                    node.ready,
+                ));
+            }
+            None => slots.push(slot(
+                node,
+                pods,
+                &daemons,
+                &[],
+                snapshot,
+                &mut covered,
+                None,
+                node.ready,
+            )),
+        }
+    }
+    for claim in snapshot.claims.values().filter(|claim| !claim.deleting()) {
+        let assigned = assignments.of(&claim.name);
+        if claim.stage == ClaimStage::Pending {
+            // What will be launched is not known yet: it holds what it was planned for, no more.
+            for pods in assigned {
+                *covered.entry(Arc::clone(&pods.owner)).or_insert(0) += pods.count;
+            }
+        } else if snapshot.node_of(claim).is_none() {
+            let expected = expected_node(claim);
+            slots.push(slot(
+                &expected,
+                &none,
+                &daemons,
+                assigned,
+                snapshot,
+                &mut covered,
+                position(&claim.pool),
+                false,
+            ));
+        }
+    }
+    (slots, covered)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call shape for three kinds of nodes")]
+fn slot(
+    node: &Node,
+    pods: &[&Arc<Pod>],
+    daemons: &[Arc<PodShape>],
+    assigned: &[Assignment],
+    snapshot: &Snapshot,
+    covered: &mut BTreeMap<Arc<str>, u32>,
+    pool: Option<usize>,
+    initialized: bool,
+) -> NodeSlot {
+    let mut free = node.allocatable.clone();
+    let mut there: BTreeMap<Arc<PodShape>, u32> = BTreeMap::new();
+    let mut came: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    let mut host_ports = Vec::new();
+    for pod in pods {
+        free.sub(&pod.shape.requests);
+        host_ports.extend(pod.shape.host_ports.iter().cloned());
+        *there.entry(Arc::clone(&pod.shape)).or_insert(0) += 1;
+        *came.entry(snapshot.root_of(pod)).or_insert(0) += 1;
+    }
+    free.sub(&daemons_to_come(node, daemons, pods));
+    for planned in assigned {
+        let arrived = came.get_mut(&planned.owner);
+        let mut left = planned.count;
+        if let Some(arrived) = arrived {
+            let taken = left.min(*arrived);
+            *arrived -= taken;
+            left -= taken;
+        }
+        // If somebody took the room, the pods must be planned elsewhere.
+        let mut held = 0;
+        while held < left && planned.shape.requests.fits(&free) {
+            free.sub(&planned.shape.requests);
+            held += 1;
+        }
+        if held > 0 {
+            *covered.entry(Arc::clone(&planned.owner)).or_insert(0) += held;
+            *there.entry(Arc::clone(&planned.shape)).or_insert(0) += held;
+        }
+    }
+    NodeSlot {
+        name: Arc::clone(&node.name),
+        labels: node.labels.clone(),
+        taints: node
+            .taints
+            .iter()
+            .filter(|taint| initialized || !is_ephemeral(taint))
+            .cloned()
+            .collect(),
+        free,
+        pods: there.into_iter().collect(),
+        host_ports,
+        pool,
+        initialized,
+    }
+}
+
+/// Demand that assignments do not cover: pods that wait first, then pods that are announced.
+fn wanted(
+    snapshot: &Snapshot,
+    ledger: &Ledger,
+    intents: bool,
+    mut covered: BTreeMap<Arc<str>, u32>,
+) -> Vec<Wanted> {
+    let mut waiting: BTreeMap<(Arc<str>, Arc<PodShape>), Vec<(Arc<str>, Arc<str>)>> =
+        BTreeMap::new();
+    let leaving = |pod: &Pod| {
+        pod.node_name.as_ref().is_some_and(|name| {
+            snapshot.nodes.get(name).is_some_and(|node| node.deleted_at.is_some())
+        })
+    };
+    for (key, pod) in snapshot.pods.iter() {
+        // Pods of nodes that are being ended will need a place as soon as they are evicted.
+        let moving = pod.active()
+            && !pod.of_daemon_set()
+            && !pod.mirror
+            && pod.owner.is_some()
+            && leaving(pod);
+        if (pod.waiting() && pod.nominated_node.is_none())
+            || moving
+            || nominated_to_ours(snapshot, pod)
+        {
+            let owner = snapshot.root_of(pod);
+            waiting.entry((owner, Arc::clone(&pod.shape))).or_default().push(key.clone());
+        }
+    }
+    let mut wanted = Vec::new();
+    let mut cover = |owner: &Arc<str>, count: u32| {
+        let left = covered.entry(Arc::clone(owner)).or_insert(0);
+        let taken = count.min(*left);
+        *left -= taken;
+        count - taken
+    };
+    for ((owner, shape), pods) in waiting {
+        let all = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+        let count = cover(&owner, all);
+        if count > 0 {
+            wanted.push(Wanted { owner, shape, pods, count });
+        }
+    }
+    if intents {
+        for (owner, reservation) in ledger.iter() {
+            let count = cover(owner, reservation.missing());
+            if count > 0 {
+                let shape = Arc::clone(&reservation.shape);
+                wanted.push(Wanted { owner: Arc::clone(owner), shape, pods: Vec::new(), count });
+            }
+        }
+    }
+    wanted
+}
+
+/// Whether we nominated a waiting pod to a node of ours: it still counts as ours to place.
+fn nominated_to_ours(snapshot: &Snapshot, pod: &Pod) -> bool {
+    pod.waiting()
+        && pod.nominated_node.as_ref().is_some_and(|name| {
+            let node = snapshot.nodes.get(name);
+            node.is_some_and(|node| node.label(crate::model::labels::NODEPOOL).is_some())
+        })
+}
+
+fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> ClaimDraft {
+    let slot = &problem.pools[node.pool];
+    let pool = Arc::clone(&slot.pool);
+    let options = node
+        .acceptable
+        .iter()
+        .map(|offering| {
+            let instance = &slot.types[offering.type_index];
+            let bought = &instance.offerings[offering.offering_index];
+            LaunchChoice {
+                price: bought.price,
+                instance_type: Arc::clone(&instance.name),
+                zone: Arc::clone(&bought.zone),
+                capacity_type: bought.capacity_type,
+            }
+        })
+        .collect();
+    let pods: Vec<Assignment> = node
+        .pods
+        .iter()
+        .map(|(demand, count)| Assignment {
+            owner: Arc::clone(&wanted[*demand].owner),
+            shape: Arc::clone(&wanted[*demand].shape),
+            count: *count,
+        })
+        .collect();
+    let mut annotations = pool.annotations.clone();
+    annotations.insert(POOL_HASH.to_owned(), pool.hash.to_string());
+    annotations
+        .insert(crate::demand::assignment::PLANNED.to_owned(), Assignments::annotation(&pods));
+    let mut labels = pool.labels.clone();
+    for (key, requirement) in node.requirements.iter() {
+        if let Some(value) = requirement.single()
+            && !crate::model::labels::is_well_known(key)
+        {
+            labels.insert(key.to_string(), value.to_string());
+        }
+    }
+    ClaimDraft {
+        name: format!("{}-{suffix}", pool.name).into(),
+        class: pool.class.clone(),
+        labels,
+        annotations,
+        requirements: node.requirements.clone(),
+        requests: node.requested.clone(),
+        options,
+        capacity: slot.types[node.choice.type_index].capacity.clone(),
+        pods,
+        group: "".into(),
+        group_size: 0,
+        pool,
+    }
+}
+
+/// Claims with equal launch parameters share a group.
+fn group(claims: &mut [ClaimDraft], seed: u64, now: i64) {
+    type Key = (Arc<str>, Vec<LaunchChoice>, Labels);
+    let mut groups: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    for (index, claim) in claims.iter().enumerate() {
+        let key = (Arc::clone(&claim.pool.name), claim.options.clone(), claim.labels.clone());
+        groups.entry(key).or_default().push(index);
+    }
+    for members in groups.into_values() {
+        let id: Arc<str> = name(seed, now, members[0]).into();
+        let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        for index in members {
+            let claim = &mut claims[index];
+            claim.group = Arc::clone(&id);
+            claim.group_size = size;
+            claim.annotations.insert(LAUNCH_GROUP.to_owned(), format!("{id}/{size}"));
+        }
+    }
+}
+
+/// Launch group of a claim: id and size.
+pub fn launch_group(claim: &Claim) -> Option<(Arc<str>, u32)> {
+    let (id, size) = claim.annotations.get(LAUNCH_GROUP)?.rsplit_once('/')?;
+    Some((id.into(), size.parse().ok()?))
+}
+
+/// Ten letters and digits that differ between plans and claims.
+fn name(seed: u64, now: i64, index: usize) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let digest = Sha256::digest(format!("{seed}/{now}/{index}").as_bytes());
+    digest.iter().take(10).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+}
+
+/// Taints that a claim's node registers with.
+pub fn registration_taints(pool: &Pool) -> Vec<Taint> {
+    let mut taints = pool.taints.clone();
+    taints.extend(pool.startup_taints.iter().cloned());
+    taints.push(Taint::new(
+        crate::model::node::UNREGISTERED_TAINT,
+        crate::model::taints::TaintEffect::NoExecute,
+    ));
+    taints
+}
