@@ -15,6 +15,7 @@ pub mod cli;
 pub mod cloud;
 pub mod cluster;
 pub mod demand;
+pub mod k8s;
 pub mod model;
 pub mod plan;
 pub mod schedule;

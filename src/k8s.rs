@@ -1,0 +1,9 @@
+//! The Kubernetes API server: watches in, writes out.
+
+pub mod client;
+pub mod lease;
+pub mod watch;
+pub mod wire;
+pub mod write;
+
+pub use write::{WriteError, Writer};

@@ -1,0 +1,229 @@
+//! Watches: each kind's stream of events, projected and sent on.
+//!
+//! An object that cannot be read is skipped with a warning, so that one broken object does not
+//! blind the rest. A gap ends in a full list, which the receiver compares with what it has.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::wire::{
+    CronJobObject, DaemonSetObject, DeploymentObject, JobObject, NodeObject, PodObject,
+    ReplicaSetObject, StatefulSetObject,
+};
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::nodeclaim::NodeClaim;
+use crate::api::nodepool::NodePool;
+use crate::api::requestpolicy::RequestPolicy;
+use crate::api::{project, validate};
+use crate::cluster::{Change, Event};
+use crate::model::labels::Labels;
+use crate::model::wire::node::NodeWire;
+use crate::model::wire::pod::PodWire;
+use crate::model::wire::workload::WorkloadWire;
+use crate::model::workload::WorkloadKind;
+
+/// Starts watches on one client.
+#[derive(Clone)]
+pub struct Watches {
+    /// Client.
+    pub client: Client,
+    /// Keeps the tasks.
+    pub tracker: TaskTracker,
+    /// Ends them.
+    pub cancel: CancellationToken,
+}
+
+type Named<T> = Change<Arc<str>, T>;
+
+impl Watches {
+    /// Watches everything that the cluster's state is made of.
+    pub fn cluster<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
+        let key = |meta: &dyn Fn() -> (String, String)| -> (Arc<str>, Arc<str>) {
+            let (namespace, name) = meta();
+            (namespace.into(), name.into())
+        };
+        self.start::<PodObject, _, _, _>(
+            watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed"),
+            to,
+            move |pod| key(&|| (pod.namespace().unwrap_or_default(), pod.name_any())),
+            |pod| Some(PodWire::from(pod).to_pod(Arc::new)),
+            move |change| wrap(Event::Pods(change)),
+        );
+        self.start::<NodeObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |node| node.name_any().into(),
+            |node| Some(NodeWire::from(node).to_node()),
+            move |change| wrap(Event::Nodes(change)),
+        );
+        self.start::<NodeClaim, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |claim| claim.name_any().into(),
+            |claim| Some(project::claim(&claim)),
+            move |change| wrap(Event::Claims(change)),
+        );
+        self.start::<NodePool, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |pool| pool.name_any().into(),
+            |pool| {
+                let valid = validate::validate_nodepool(&pool.spec).is_empty();
+                Some(project::pool(&pool, valid))
+            },
+            move |change| wrap(Event::Pools(change)),
+        );
+        self.start::<Namespace, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |namespace| namespace.name_any().into(),
+            |namespace| {
+                let labels: Labels = namespace.labels().clone();
+                Some((namespace.name_any().into(), labels))
+            },
+            move |change| wrap(Event::Namespaces(change)),
+        );
+        self.workloads::<DeploymentObject, M>(WorkloadKind::Deployment, to, wrap);
+        self.workloads::<ReplicaSetObject, M>(WorkloadKind::ReplicaSet, to, wrap);
+        self.workloads::<StatefulSetObject, M>(WorkloadKind::StatefulSet, to, wrap);
+        self.workloads::<DaemonSetObject, M>(WorkloadKind::DaemonSet, to, wrap);
+        self.workloads::<JobObject, M>(WorkloadKind::Job, to, wrap);
+        self.workloads::<CronJobObject, M>(WorkloadKind::CronJob, to, wrap);
+    }
+
+    fn workloads<K, M: Send + 'static>(
+        &self,
+        kind: WorkloadKind,
+        to: &Sender<M>,
+        wrap: fn(Event) -> M,
+    ) where
+        K: Resource<DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Into<WorkloadWire>
+            + 'static,
+    {
+        self.start::<K, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |object| (object.namespace().unwrap_or_default().into(), object.name_any().into()),
+            move |object| {
+                let wire: WorkloadWire = object.into();
+                Some(wire.to_workload(kind, Arc::new))
+            },
+            move |change| wrap(Event::Workloads(kind, change)),
+        );
+    }
+
+    /// Watches node classes as the API has them.
+    pub fn classes<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<EC2NodeClass>) -> M) {
+        self.whole(to, wrap);
+    }
+
+    /// Watches pools as the API has them.
+    pub fn pools<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<NodePool>) -> M) {
+        self.whole(to, wrap);
+    }
+
+    /// Watches request policies as the API has them.
+    pub fn policies<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<RequestPolicy>) -> M) {
+        self.whole(to, wrap);
+    }
+
+    fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let key = |object: &K| object.name_any().into();
+        self.start::<K, _, _, _>(watcher::Config::default(), to, key, Some, wrap);
+    }
+
+    /// Watches one kind, in all namespaces.
+    fn start<K, Key, T, M>(
+        &self,
+        config: watcher::Config,
+        to: &Sender<M>,
+        key: impl Fn(&K) -> Key + Send + 'static,
+        project: impl Fn(K) -> Option<T> + Send + 'static,
+        wrap: impl Fn(Change<Key, T>) -> M + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        Key: Send + 'static,
+        T: Send + 'static,
+        M: Send + 'static,
+    {
+        let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
+        let stream = watcher(api, config).default_backoff();
+        let (to, cancel) = (to.clone(), self.cancel.clone());
+        let kind = K::kind(&()).into_owned();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                () = follow(stream, &kind, to, key, project, wrap) => {}
+            }
+        });
+    }
+}
+
+async fn follow<K, Key, T, M>(
+    stream: impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<K>>>>,
+    kind: &str,
+    to: Sender<M>,
+    key: impl Fn(&K) -> Key,
+    project: impl Fn(K) -> Option<T>,
+    wrap: impl Fn(Change<Key, T>) -> M,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let mut stream = std::pin::pin!(stream);
+    let mut list = Vec::new();
+    let read = |object: DeserializeGuard<K>| match object.0 {
+        Ok(object) => Some(object),
+        Err(error) => {
+            let name = error.metadata.name.unwrap_or_default();
+            tracing::warn!(kind, name, error = %error.error, "object cannot be read and is skipped");
+            None
+        }
+    };
+    while let Some(event) = stream.next().await {
+        let change = match event {
+            Ok(watcher::Event::Init) => {
+                list.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                list.extend(read(object).and_then(&project));
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => Change::Replace(std::mem::take(&mut list)),
+            Ok(watcher::Event::Apply(object)) => match read(object).and_then(&project) {
+                Some(object) => Change::Upsert(object),
+                None => continue,
+            },
+            Ok(watcher::Event::Delete(object)) => match read(object) {
+                Some(object) => Change::Delete(key(&object)),
+                None => continue,
+            },
+            Err(error) => {
+                tracing::warn!(kind, %error, "watch failed and starts again");
+                continue;
+            }
+        };
+        if to.send(wrap(change)).await.is_err() {
+            return;
+        }
+    }
+}
