@@ -1,10 +1,10 @@
 //! The seam to the cloud: what the loops ask of a provider, and nothing about any one of them.
 
 pub mod catalog;
-pub mod class;
-pub mod ec2facts;
 pub mod error;
+pub mod facts;
 pub mod kubelet;
+pub mod settings;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -4,10 +4,23 @@
 //! prices; it knows no object names beyond what it prints, reads no clock and does no IO.
 //! [`check`] judges any solution without sharing code with the packer.
 
+mod bound;
+pub mod check;
+mod compile;
+mod existing;
+mod improve;
+mod pack;
 pub mod problem;
 pub mod reason;
 pub mod solution;
+pub mod solve;
+mod spread;
+mod why;
 
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons};
 pub use solution::{NewNode, OfferingRef, Placement, Solution, Unplaced};
+pub use solve::solve;
+
+#[cfg(test)]
+mod tests;

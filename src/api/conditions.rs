@@ -49,22 +49,18 @@ pub fn set(
         message: message.to_owned(),
         observed_generation: None,
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
-        Some(old) => {
-            if old.status == next.status {
-                next.last_transition_time.clone_from(&old.last_transition_time);
-            }
-            next.observed_generation = old.observed_generation;
-            let changed = *old != next;
-            *old = next;
-            changed
+    if let Some(old) = conditions.iter_mut().find(|condition| condition.type_ == type_) {
+        if old.status == next.status {
+            next.last_transition_time.clone_from(&old.last_transition_time);
         }
-        None => {
-            conditions.push(next);
-            conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-            true
-        }
+        next.observed_generation = old.observed_generation;
+        let changed = *old != next;
+        *old = next;
+        return changed;
     }
+    conditions.push(next);
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    true
 }
 
 /// RFC 3339 in whole seconds, as Kubernetes writes times.

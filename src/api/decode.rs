@@ -98,7 +98,7 @@ fn unknown_fields(value: &Value, schema: &Value, path: &str, errors: &mut Vec<Fi
                     Some(_) if path.is_empty() && key == "metadata" => {}
                     Some(schema) => unknown_fields(inner, schema, &at, errors),
                     None if additional.is_object() => {
-                        unknown_fields(inner, additional, &at, errors)
+                        unknown_fields(inner, additional, &at, errors);
                     }
                     None if path.is_empty()
                         && matches!(&**key, "apiVersion" | "kind" | "metadata") => {}

@@ -1,4 +1,5 @@
 //! `karpenter.k8s.aws/v1` EC2NodeClass: how nodes are bought on EC2.
+#![expect(clippy::struct_field_names, reason = "the names are those of EC2")]
 #![expect(unreachable_pub, reason = "the KubeSchema derive repeats each struct in a private scope")]
 
 use std::collections::BTreeMap;

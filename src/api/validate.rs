@@ -126,14 +126,15 @@ fn validate_requirement(requirement: &RequirementSpec, path: &str, errors: &mut 
                 ));
             }
         }
-        OperatorSpec::In if key == labels::CAPACITY_TYPE => {
-            if !values.iter().any(|value| CapacityType::parse(value).is_some()) {
-                errors.push(FieldError::new(
-                    at,
-                    format!("none of [{}] is a capacity type", values.join(", ")),
-                    "use on-demand, spot or reserved",
-                ));
-            }
+        OperatorSpec::In
+            if key == labels::CAPACITY_TYPE
+                && !values.iter().any(|value| CapacityType::parse(value).is_some()) =>
+        {
+            errors.push(FieldError::new(
+                at,
+                format!("none of [{}] is a capacity type", values.join(", ")),
+                "use on-demand, spot or reserved",
+            ));
         }
         _ => {}
     }
@@ -261,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    fn pool_errors(requirements: serde_json::Value) -> String {
+    fn pool_errors(requirements: &serde_json::Value) -> String {
         let spec: NodePoolSpec = serde_json::from_value(json!({"template": {"spec": {
             "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "a"},
             "requirements": requirements
@@ -273,18 +274,18 @@ mod tests {
     #[test]
     fn names_what_was_meant() {
         let wrong = json!([{"key": "karpenter.k8s.aws/instance-type", "operator": "In", "values": ["m5.large"]}]);
-        assert!(pool_errors(wrong).contains("use node.kubernetes.io/instance-type"));
+        assert!(pool_errors(&wrong).contains("use node.kubernetes.io/instance-type"));
         let wrong = json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["ondemand"]}]);
-        assert!(pool_errors(wrong).contains("use on-demand, spot or reserved"));
+        assert!(pool_errors(&wrong).contains("use on-demand, spot or reserved"));
         let wrong = json!([
             {"key": "a", "operator": "In", "values": ["x"]},
             {"key": "a", "operator": "NotIn", "values": ["x"]}
         ]);
-        assert!(pool_errors(wrong).contains("on a exclude each other"));
+        assert!(pool_errors(&wrong).contains("on a exclude each other"));
         let wrong = json!([{"key": "a", "operator": "Gt", "values": ["-1"]}]);
-        assert!(pool_errors(wrong).contains("single non-negative integer"));
+        assert!(pool_errors(&wrong).contains("single non-negative integer"));
         let right =
             json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]}]);
-        assert_eq!(pool_errors(right), "");
+        assert_eq!(pool_errors(&right), "");
     }
 }

@@ -15,25 +15,17 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+pub use foreign::from_json;
 pub use generate::{Source, generate};
-pub use spot::SpotPrices;
+pub use spot::{SpotPrices, spot_prices};
 
-use super::class::ClassSettings;
-use super::ec2facts::{Facts, Zone};
+use super::facts::{Facts, Zone};
+use super::settings::ClassSettings;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::money::MicroDollarsPerHour;
 
 /// Region that the built-in prices are of.
 pub const PRICED_REGION: &str = "us-east-1";
-
-/// Instance types and what should be said about them.
-#[derive(Clone, Debug, Default)]
-pub struct Catalog {
-    /// Instance types, sorted by name.
-    pub types: Vec<Arc<InstanceType>>,
-    /// What the reader of a plan should know, such as prices of another region.
-    pub warnings: Vec<String>,
-}
 
 /// Why there is no catalog.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -64,9 +56,9 @@ impl CatalogError {
     }
 }
 
-/// The stored table.
+/// EC2 as a table.
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub struct Table {
+pub struct Catalog {
     /// Zones of each region, in the order of the bits of [`Row::zones`].
     zones: BTreeMap<String, Vec<String>>,
     /// Types, sorted by name.
@@ -86,14 +78,18 @@ struct Row {
     z: BTreeMap<String, u32>,
 }
 
-impl Table {
-    /// The table that ships in the binary.
-    pub fn builtin() -> &'static Self {
-        static TABLE: OnceLock<Table> = OnceLock::new();
-        TABLE.get_or_init(|| {
+impl Catalog {
+    /// The catalog that ships in the binary.
+    ///
+    /// # Errors
+    /// [`CatalogError::Invalid`] when the data is damaged, which a test rules out.
+    pub fn built_in() -> Result<&'static Self, CatalogError> {
+        static BUILT_IN: OnceLock<Result<Catalog, CatalogError>> = OnceLock::new();
+        let unpacked = BUILT_IN.get_or_init(|| {
             Self::unpack(include_bytes!("catalog/ec2.json.gz"))
-                .expect("the packed table is part of the source and a test reads it")
-        })
+                .map_err(|error| CatalogError::invalid("built-in catalog", error))
+        });
+        unpacked.as_ref().map_err(Clone::clone)
     }
 
     fn unpack(packed: &[u8]) -> std::io::Result<Self> {
@@ -102,7 +98,7 @@ impl Table {
         Ok(serde_json::from_slice(&json)?)
     }
 
-    /// Regions that the table has.
+    /// Regions that the catalog has.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.zones.keys().map(String::as_str)
     }
@@ -122,62 +118,46 @@ impl Table {
         Some(&self.rows[index])
     }
 
-    /// All facts, sorted by name.
-    pub fn all(&self) -> impl Iterator<Item = &Facts> {
-        self.rows.iter().map(|row| &row.f)
-    }
-}
-
-impl Catalog {
-    /// The built-in catalog of a region as nodes of `class` see it. Types that have no price are
-    /// not offered and left out.
+    /// The types of a region as nodes of a class see them, sorted by name. Types that have no price
+    /// are not offered and left out.
     ///
     /// # Errors
     /// [`CatalogError::UnknownRegion`].
-    pub fn builtin(
+    pub fn instance_types(
+        &self,
         region: &str,
-        class: &ClassSettings,
+        settings: &ClassSettings,
         spot: &SpotPrices,
-    ) -> Result<Self, CatalogError> {
-        let table = Table::builtin();
-        let Some(zones) = table.zones.get(region) else {
-            let known = table.regions().collect::<Vec<_>>().join(", ");
+    ) -> Result<Vec<Arc<InstanceType>>, CatalogError> {
+        let Some(zones) = self.zones.get(region) else {
+            let known = self.regions().collect::<Vec<_>>().join(", ");
             return Err(CatalogError::UnknownRegion { region: region.to_owned(), known });
         };
         let zones: Vec<Zone> =
             zones.iter().map(|name| Zone { name: Arc::from(&**name), id: Arc::from("") }).collect();
-        let types = table
-            .rows
-            .iter()
-            .filter_map(|row| {
-                let on_demand = row.p?;
-                let offered = *row.z.get(region)?;
-                let compatible = row.f.incompatibility(class).is_none();
-                let in_zones =
-                    zones.iter().enumerate().filter(|(bit, _)| offered & (1 << bit) != 0);
-                let offerings = in_zones
-                    .flat_map(|(_, zone)| offers(&row.f, zone, on_demand, spot))
-                    .map(|offer| Offering { available: compatible && offer.available, ..offer })
-                    .collect();
-                Some(Arc::new(row.f.instance_type(class, region, &zones, offerings)))
-            })
-            .collect();
+        let instance_type = |row: &Row| {
+            let on_demand = row.p?;
+            let offered = *row.z.get(region)?;
+            let compatible = row.f.incompatibility(settings).is_none();
+            let in_zones = zones.iter().enumerate().filter(|(bit, _)| offered & (1 << bit) != 0);
+            let offerings = in_zones
+                .flat_map(|(_, zone)| offers(&row.f, zone, on_demand, spot))
+                .map(|offer| Offering { available: compatible && offer.available, ..offer })
+                .collect();
+            Some(Arc::new(row.f.instance_type(region, settings, &zones, offerings)))
+        };
+        Ok(self.rows.iter().filter_map(instance_type).collect())
+    }
+
+    /// What the reader of a plan made from this catalog should know about its prices.
+    pub fn warnings(&self, region: &str, spot: &SpotPrices) -> Vec<String> {
         let mut warnings = spot.warnings();
         if region != PRICED_REGION {
             warnings.push(format!(
                 "on-demand prices are those of {PRICED_REGION}: the built-in catalog has none for {region}"
             ));
         }
-        Ok(Self { types, warnings })
-    }
-
-    /// Reads a foreign catalog: a JSON array of
-    /// `{name, capacity, overhead, requirements, offerings: [{zone, capacityType, price, available}]}`.
-    ///
-    /// # Errors
-    /// [`CatalogError::Invalid`], which names the entry and the field.
-    pub fn from_json(json: &str) -> Result<Self, CatalogError> {
-        foreign::read(json)
+        warnings
     }
 }
 

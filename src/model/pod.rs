@@ -167,6 +167,7 @@ pub struct OwnerRef {
 }
 
 /// A pod of the cluster.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the API object")]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pod {
     /// Name.

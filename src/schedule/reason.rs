@@ -89,6 +89,11 @@ pub enum Reason {
     },
     /// The gang that the pod belongs to does not fit as a whole.
     Gang,
+    /// The engine does not know a hard constraint, so it must not guess.
+    Unsupported {
+        /// The constraint.
+        feature: String,
+    },
     /// Room is short on this node.
     Room {
         /// Resource that is short.
@@ -139,6 +144,7 @@ impl fmt::Display for Reason {
                 write!(f, "the pod anti-affinity on {key} cannot be met")
             }
             Self::Gang => f.write_str("the gang does not fit as a whole"),
+            Self::Unsupported { feature } => write!(f, "{feature} is not supported yet"),
             Self::Room { resource } => write!(f, "not enough {resource}"),
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::Error;
 use serde_json::value::RawValue;
 
-use super::{Catalog, CatalogError};
+use super::CatalogError;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -59,7 +59,13 @@ fn price<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<MicroDollarsPerH
         .ok_or_else(|| D::Error::custom(format!("{dollars} is not a price in dollars per hour")))
 }
 
-pub(super) fn read(json: &str) -> Result<Catalog, CatalogError> {
+/// Reads a catalog file: a JSON array of
+/// `{name, capacity, overhead, requirements, offerings: [{zone, capacityType, price, available}]}`.
+/// The types come back sorted by name.
+///
+/// # Errors
+/// [`CatalogError::Invalid`], which names the entry and the field.
+pub fn from_json(json: &str) -> Result<Vec<Arc<InstanceType>>, CatalogError> {
     let entries: Vec<&RawValue> = serde_json::from_str(json).map_err(|error| {
         CatalogError::invalid("catalog", format!("is not a JSON array of instance types: {error}"))
     })?;
@@ -77,7 +83,7 @@ pub(super) fn read(json: &str) -> Result<Catalog, CatalogError> {
         types.push(Arc::new(instance_type(index, entry)?));
     }
     types.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Catalog { types, warnings: Vec::new() })
+    Ok(types)
 }
 
 fn entry(index: usize, raw: &RawValue) -> Result<Entry, CatalogError> {

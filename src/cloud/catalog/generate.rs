@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CatalogError, PRICED_REGION, Row, Table};
-use crate::cloud::ec2facts::{Accelerator, Facts, Gpu, Neuron};
+use super::{Catalog, CatalogError, PRICED_REGION, Row};
+use crate::cloud::facts::{Accelerator, Facts, Gpu, Neuron};
 use crate::model::money::MicroDollarsPerHour;
 
 /// The texts that the table is made from.
@@ -64,10 +64,10 @@ pub fn generate(source: Source<'_>) -> Result<Vec<u8>, CatalogError> {
         rows.push(Row { p: prices.get(&*facts.name).copied(), z, f: facts });
     }
     rows.sort_by(|a, b| a.f.name.cmp(&b.f.name));
-    pack(&Table { zones, rows }).map_err(|error| CatalogError::invalid("table", error))
+    pack(&Catalog { zones, rows }).map_err(|error| CatalogError::invalid("table", error))
 }
 
-fn pack(table: &Table) -> std::io::Result<Vec<u8>> {
+fn pack(table: &Catalog) -> std::io::Result<Vec<u8>> {
     let mut packed = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::best());
     packed.write_all(&serde_json::to_vec(table)?)?;
     packed.finish()

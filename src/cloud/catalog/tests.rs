@@ -1,14 +1,15 @@
 use super::*;
 use crate::model::labels;
 
-fn builtin(region: &str, spot: &SpotPrices) -> Catalog {
-    Catalog::builtin(region, &ClassSettings::default(), spot).unwrap()
+fn types(region: &str, spot: &SpotPrices) -> Vec<Arc<InstanceType>> {
+    let catalog = Catalog::built_in().unwrap();
+    catalog.instance_types(region, &ClassSettings::default(), spot).unwrap()
 }
 
 #[test]
 fn the_table_is_small_and_whole() {
     assert!(include_bytes!("ec2.json.gz").len() < 200_000);
-    let table = Table::builtin();
+    let table = Catalog::built_in().unwrap();
     assert_eq!(table.regions().collect::<Vec<_>>(), ["eu-west-1", "us-east-1", "us-west-2"]);
     assert!(table.rows.len() > 1300, "{}", table.rows.len());
     assert!(table.rows.is_sorted_by(|a, b| a.f.name < b.f.name));
@@ -17,25 +18,26 @@ fn the_table_is_small_and_whole() {
 
 #[test]
 fn offers_every_zone_and_capacity_type() {
-    let catalog = builtin("us-east-1", &SpotPrices::Discount(0.6));
-    let m5 = catalog.types.iter().find(|kind| &*kind.name == "m5.large").unwrap();
+    let types = types("us-east-1", &SpotPrices::Discount(600));
+    let m5 = types.iter().find(|kind| &*kind.name == "m5.large").unwrap();
     assert_eq!(m5.offerings.len(), 10);
     assert!(m5.offerings.iter().all(|offer| offer.available));
     assert_eq!(m5.cheapest(), Some(MicroDollarsPerHour(38_400)));
     let zones = m5.requirements.get(labels::ZONE).unwrap().finite_values().unwrap().len();
     assert_eq!(zones, 5);
-    let priced = catalog.types.iter().all(|kind| kind.offerings.iter().all(|o| o.price.0 > 0));
+    let priced = types.iter().all(|kind| kind.offerings.iter().all(|o| o.price.0 > 0));
     assert!(priced);
-    assert!(catalog.warnings[0].contains("60 %"), "{:?}", catalog.warnings);
 }
 
 #[test]
 fn other_regions_say_whose_prices_they_use() {
-    let catalog = builtin("eu-west-1", &SpotPrices::Discount(0.5));
-    assert!(catalog.warnings.iter().any(|text| text.contains("eu-west-1")));
-    let error = Catalog::builtin("mars-1", &ClassSettings::default(), &SpotPrices::Discount(0.0))
-        .unwrap_err();
-    assert!(error.to_string().contains("us-west-2"), "{error}");
+    let catalog = Catalog::built_in().unwrap();
+    let spot = SpotPrices::Discount(600);
+    let warnings = catalog.warnings("eu-west-1", &spot);
+    assert!(warnings[0].contains("60.0 %") && warnings[1].contains("eu-west-1"), "{warnings:?}");
+    let settings = ClassSettings::default();
+    let error = catalog.instance_types("mars-1", &settings, &spot).unwrap_err().to_string();
+    assert!(error.contains("mars-1") && error.contains("us-west-2"), "{error}");
 }
 
 #[test]
@@ -44,8 +46,8 @@ fn listed_spot_prices_replace_the_assumption() {
         {"InstanceType":"m5.large","AvailabilityZone":"us-east-1a","SpotPrice":"0.05","ProductDescription":"Linux/UNIX","Timestamp":"2026-01-02T00:00:00Z"},
         {"InstanceType":"m5.large","AvailabilityZone":"us-east-1a","SpotPrice":"0.04","ProductDescription":"Linux/UNIX","Timestamp":"2026-01-01T00:00:00Z"},
         {"InstanceType":"m5.large","AvailabilityZone":"us-east-1a","SpotPrice":"9","ProductDescription":"Windows","Timestamp":"2026-01-03T00:00:00Z"}]}"#;
-    let catalog = builtin("us-east-1", &SpotPrices::from_json(history).unwrap());
-    let m5 = catalog.types.iter().find(|kind| &*kind.name == "m5.large").unwrap();
+    let types = types("us-east-1", &spot_prices(history).unwrap());
+    let m5 = types.iter().find(|kind| &*kind.name == "m5.large").unwrap();
     let spot: Vec<_> = m5
         .offerings
         .iter()
@@ -65,14 +67,14 @@ fn bad_spot_prices_are_named() {
             "SpotPriceHistory[0].SpotPrice",
         ),
     ] {
-        let error = SpotPrices::from_json(json).unwrap_err().to_string();
+        let error = spot_prices(json).unwrap_err().to_string();
         assert!(error.contains(part), "{json}: {error}");
     }
 }
 
 #[test]
 fn foreign_catalogs_are_read() {
-    let catalog = Catalog::from_json(
+    let types = from_json(
         r#"[{"name":"b","capacity":{"cpu":"2","memory":"4Gi","pods":"10"},"overhead":{"cpu":"100m"},
              "requirements":[{"key":"kubernetes.io/arch","operator":"In","values":["amd64"]},
                              {"key":"special","operator":"DoesNotExist"}],
@@ -80,9 +82,9 @@ fn foreign_catalogs_are_read() {
             {"name":"a","capacity":{"cpu":1},"allocatable":{"cpu":"900m"},"offerings":[]}]"#,
     )
     .unwrap();
-    assert_eq!(catalog.types.iter().map(|kind| &*kind.name).collect::<Vec<_>>(), ["a", "b"]);
-    assert_eq!(catalog.types[0].allocatable().cpu, 900);
-    let b = &catalog.types[1];
+    assert_eq!(types.iter().map(|kind| &*kind.name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(types[0].allocatable().cpu, 900);
+    let b = &types[1];
     assert_eq!(b.allocatable().cpu, 1900);
     assert_eq!(b.offerings[0].price, MicroDollarsPerHour(500_000));
     assert!(b.requirements.get(labels::ZONE).unwrap().allows("z1"));
@@ -125,7 +127,7 @@ fn foreign_catalogs_that_are_wrong_name_entry_and_field() {
             &["entry 1", "same name"],
         ),
     ] {
-        let error = Catalog::from_json(&json).unwrap_err().to_string();
+        let error = from_json(&json).unwrap_err().to_string();
         for part in parts {
             assert!(error.contains(part), "{json}: {error}");
         }

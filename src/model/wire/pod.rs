@@ -213,14 +213,14 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
     let node_affinity = affinity.node_affinity.unwrap_or_default();
     let pod_affinity = affinity.pod_affinity.unwrap_or_default();
     let anti_affinity = affinity.pod_anti_affinity.unwrap_or_default();
-    let terms = |terms: Option<Vec<core::PodAffinityTerm>>| {
-        terms.unwrap_or_default().into_iter().map(|term| pod_term(term, labels)).collect::<Vec<_>>()
+    let terms = |terms: &Option<Vec<core::PodAffinityTerm>>| {
+        terms.iter().flatten().map(|term| pod_term(term, labels)).collect::<Vec<_>>()
     };
     let weighted = |terms: Option<Vec<core::WeightedPodAffinityTerm>>, sign: i32| {
         terms
             .unwrap_or_default()
             .into_iter()
-            .map(move |term| (term.weight * sign, pod_term(term.pod_affinity_term, labels)))
+            .map(move |term| (term.weight * sign, pod_term(&term.pod_affinity_term, labels)))
             .collect::<Vec<_>>()
     };
     let mut preferred_pod_terms =
@@ -243,8 +243,10 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
             .map(|term| (term.weight, node_term(&term.preference)))
             .collect(),
         tolerations: spec.tolerations.clone(),
-        pod_affinity: terms(pod_affinity.required_during_scheduling_ignored_during_execution),
-        pod_anti_affinity: terms(anti_affinity.required_during_scheduling_ignored_during_execution),
+        pod_affinity: terms(&pod_affinity.required_during_scheduling_ignored_during_execution),
+        pod_anti_affinity: terms(
+            &anti_affinity.required_during_scheduling_ignored_during_execution,
+        ),
         preferred_pod_terms,
         spread: spec.topology_spread_constraints.iter().map(|c| spread(c, labels)).collect(),
         host_ports: host_ports(spec),
@@ -323,7 +325,7 @@ fn with_keys(
     selector
 }
 
-fn pod_term(term: core::PodAffinityTerm, labels: &Labels) -> PodAffinityTerm {
+fn pod_term(term: &core::PodAffinityTerm, labels: &Labels) -> PodAffinityTerm {
     let own = selector(term.label_selector.as_ref());
     let own = with_keys(own, term.match_label_keys.as_deref(), Operator::In, labels);
     let own = with_keys(own, term.mismatch_label_keys.as_deref(), Operator::NotIn, labels);

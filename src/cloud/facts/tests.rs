@@ -1,12 +1,15 @@
 use super::*;
-use crate::cloud::catalog::Table;
+use crate::cloud::catalog::Catalog;
 use crate::model::labels;
 
 const MIB: i64 = 1 << 20;
 
 fn of(name: &str, class: &ClassSettings) -> InstanceType {
-    let facts = Table::builtin().facts(name).unwrap_or_else(|| panic!("{name} is in the table"));
-    facts.instance_type(class, "us-east-1", &[], Vec::new())
+    let facts = Catalog::built_in()
+        .unwrap()
+        .facts(name)
+        .unwrap_or_else(|| panic!("{name} is in the table"));
+    facts.instance_type("us-east-1", class, &[], Vec::new())
 }
 
 /// Allocatable values that the field's instance type reference publishes for AL2023 with all
@@ -194,7 +197,7 @@ fn labels_are_those_of_the_field() {
 #[test]
 fn classes_that_a_type_cannot_serve() {
     let fits = |name: &str, class: &ClassSettings| {
-        Table::builtin().facts(name).unwrap().incompatibility(class).is_none()
+        Catalog::built_in().unwrap().facts(name).unwrap().incompatibility(class).is_none()
     };
     let class = ClassSettings::default();
     assert!(fits("m5.large", &class) && !fits("a1.large", &class));

@@ -1,7 +1,8 @@
 //! What a node class means for capacity and price: pure values, read from its spec once.
 
 use crate::api::ec2nodeclass::{
-    AmiFamily, BlockDevice, BlockDeviceMapping, EC2NodeClassSpec, NetworkInterface, VolumeType,
+    AmiFamily, BlockDevice, BlockDeviceMapping, EC2NodeClassSpec, InterfaceType, NetworkInterface,
+    VolumeType,
 };
 use crate::cloud::kubelet::{Kubelet, KubeletError};
 use crate::model::money::MicroDollarsPerHour;
@@ -12,8 +13,9 @@ const GIB: i64 = 1 << 30;
 const DEFAULT_VOLUME_BYTES: i64 = 20 * GIB;
 /// EC2 sells EBS by the month; its price list counts 730 hours in one.
 const HOURS_PER_MONTH: f64 = 730.0;
-/// Share of memory that the hypervisor takes, where the user does not say; the field's default.
-pub const DEFAULT_MEMORY_OVERHEAD: f64 = 0.075;
+/// Share of memory that the hypervisor takes where the user does not say, in thousandths; the
+/// field's default.
+const MEMORY_OVERHEAD_PERMILLE: i64 = 75;
 
 /// Settings of a node class that decide what its nodes offer.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,14 +35,16 @@ pub struct ClassSettings {
     /// Whether connection tracking is tuned.
     pub connection_tracking: bool,
     /// Interfaces of each node that are kept for other uses (custom networking takes one).
-    pub reserved_enis: u32,
-    /// Share of memory that the hypervisor takes, 0 to 1.
-    pub memory_overhead: f64,
+    pub reserved_enis: i64,
+    /// Share of memory that the hypervisor takes, in thousandths.
+    pub memory_overhead_permille: i64,
+    /// Price of a node's EBS volumes.
+    pub volume_price: MicroDollarsPerHour,
 }
 
 impl Default for ClassSettings {
     fn default() -> Self {
-        Self {
+        let mut settings = Self {
             family: AmiFamily::AL2023,
             kubelet: Kubelet::default(),
             volumes: Vec::new(),
@@ -49,8 +53,11 @@ impl Default for ClassSettings {
             nested_virtualization: false,
             connection_tracking: false,
             reserved_enis: 0,
-            memory_overhead: DEFAULT_MEMORY_OVERHEAD,
-        }
+            memory_overhead_permille: MEMORY_OVERHEAD_PERMILLE,
+            volume_price: MicroDollarsPerHour::ZERO,
+        };
+        settings.volume_price = settings.price_of_volumes();
+        settings
     }
 }
 
@@ -79,33 +86,49 @@ fn alias_family(name: &str) -> Option<AmiFamily> {
 }
 
 impl ClassSettings {
-    /// Reads the settings of a class; `reserved_enis` and `memory_overhead` (a share, 0 to 1) are
-    /// settings of the whole process.
+    /// The settings of a class. A kubelet block that is wrong counts as absent;
+    /// [`Self::checked`] says what is wrong with it.
+    pub fn of(spec: &EC2NodeClassSpec) -> Self {
+        Self::checked(spec).unwrap_or_else(|_| Self::with_kubelet(spec, Kubelet::default()))
+    }
+
+    /// The settings of a class.
     ///
     /// # Errors
     /// What is wrong with the kubelet block.
-    pub fn of(
-        spec: &EC2NodeClassSpec,
-        reserved_enis: u32,
-        memory_overhead: f64,
-    ) -> Result<Self, KubeletError> {
-        let family = family(spec);
+    pub fn checked(spec: &EC2NodeClassSpec) -> Result<Self, KubeletError> {
         let kubelet = match &spec.kubelet {
-            Some(raw) => Kubelet::parse(raw, family)?,
+            Some(raw) => Kubelet::parse(raw, family(spec))?,
             None => Kubelet::default(),
         };
+        Ok(Self::with_kubelet(spec, kubelet))
+    }
+
+    fn with_kubelet(spec: &EC2NodeClassSpec, kubelet: Kubelet) -> Self {
         let nested = spec.cpu_options.as_ref().and_then(|cpu| cpu.nested_virtualization.as_deref());
-        Ok(Self {
-            family,
+        let mut settings = Self {
+            family: family(spec),
             kubelet,
             volumes: spec.block_device_mappings.clone(),
             raid0: spec.instance_store_policy.is_some(),
             interfaces: spec.network_interfaces.clone(),
             nested_virtualization: nested == Some("enabled"),
             connection_tracking: spec.connection_tracking.is_some(),
-            reserved_enis,
-            memory_overhead,
-        })
+            ..Self::default()
+        };
+        settings.volume_price = settings.price_of_volumes();
+        settings
+    }
+
+    /// Number of interfaces for the elastic fabric only, on the cards that `on` names.
+    pub(super) fn fabric_interfaces(&self, on: impl Fn(i32) -> bool) -> i64 {
+        self.interfaces
+            .iter()
+            .filter(|nic| {
+                nic.interface_type == InterfaceType::EfaOnly && on(nic.network_card_index)
+            })
+            .map(|_| 1)
+            .sum()
     }
 
     /// Whether the number of pods follows from the interfaces' addresses.
@@ -192,7 +215,7 @@ impl ClassSettings {
     /// The prices are those of us-east-1 in dollars per GiB, operation per second and MiB/s a
     /// month, from the EBS price list; a volume that takes its size from a snapshot counts as free,
     /// since its size is not known here.
-    pub fn volume_price(&self) -> MicroDollarsPerHour {
+    fn price_of_volumes(&self) -> MicroDollarsPerHour {
         let monthly: f64 =
             self.resolved_volumes().iter().filter_map(|m| m.ebs.as_ref()).map(monthly).sum();
         MicroDollarsPerHour::from_dollars(monthly / HOURS_PER_MONTH).unwrap_or_default()
@@ -240,12 +263,12 @@ mod tests {
         let mut spec: serde_json::Value = serde_json::from_str(base).unwrap();
         let extra: serde_json::Value = serde_json::from_str(json).unwrap();
         spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        ClassSettings::of(&serde_json::from_value(spec).unwrap(), 0, 0.075).unwrap()
+        ClassSettings::checked(&serde_json::from_value(spec).unwrap()).unwrap()
     }
 
     #[test]
     fn the_default_volume_costs_a_fifth_of_a_cent() {
-        assert_eq!(ClassSettings::default().volume_price(), MicroDollarsPerHour(2192));
+        assert_eq!(ClassSettings::default().volume_price, MicroDollarsPerHour(2192));
     }
 
     #[test]
@@ -259,7 +282,7 @@ mod tests {
             let class = settings(&format!(
                 r#"{{"blockDeviceMappings":[{{"deviceName":"/dev/xvda","ebs":{ebs}}}]}}"#
             ));
-            assert_eq!(class.volume_price().0, micros, "{ebs}");
+            assert_eq!(class.volume_price.0, micros, "{ebs}");
         }
     }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use labels::KEYS;
 
-use super::class::ClassSettings;
-use crate::api::ec2nodeclass::{AmiFamily, InterfaceType};
+use super::settings::ClassSettings;
+use crate::api::ec2nodeclass::AmiFamily;
 use crate::model::instance::{InstanceType, Offering};
 
 /// An instance type as EC2 describes it. Absent and zero fields are left out when stored.
@@ -180,8 +180,8 @@ impl Facts {
     /// The instance type as nodes of `class` in `region` see it.
     pub fn instance_type(
         &self,
-        class: &ClassSettings,
         region: &str,
+        class: &ClassSettings,
         zones: &[Zone],
         offerings: Vec<Offering>,
     ) -> InstanceType {
@@ -213,7 +213,6 @@ impl Facts {
         if !self.ena {
             return Some("network interfaces need the elastic network adapter".to_owned());
         }
-        let mut fabric = 0_u32;
         for interface in &class.interfaces {
             let card = usize::try_from(interface.network_card_index).unwrap_or(usize::MAX);
             let room = self.cards.get(card).copied().unwrap_or(0);
@@ -223,9 +222,10 @@ impl Facts {
                     interface.device_index, interface.network_card_index
                 ));
             }
-            fabric += u32::from(interface.interface_type == InterfaceType::EfaOnly);
         }
-        (fabric > self.efa).then(|| format!("it has {} of {fabric} fabric interfaces", self.efa))
+        let fabric = class.fabric_interfaces(|_| true);
+        (fabric > i64::from(self.efa))
+            .then(|| format!("it has {} of {fabric} fabric interfaces", self.efa))
     }
 }
 

@@ -4,9 +4,9 @@
 //! reservations), so that a planned node and a booted node agree.
 
 use super::Facts;
-use crate::api::ec2nodeclass::{AmiFamily, InterfaceType};
-use crate::cloud::class::ClassSettings;
+use crate::api::ec2nodeclass::AmiFamily;
 use crate::cloud::kubelet::Threshold;
+use crate::cloud::settings::ClassSettings;
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
 
 const MIB: i64 = 1 << 20;
@@ -35,15 +35,10 @@ impl Facts {
     /// Memory that the operating system will see, bytes.
     fn memory(&self, class: &ClassSettings) -> i64 {
         let firmware = if self.arm64 { ARM64_FIRMWARE_MIB } else { 0 };
-        let mib = self.memory_mib.saturating_sub(firmware);
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "memory in MiB is far below 2^53 and the share is not negative"
-        )]
-        let hypervisor = (mib as f64 * class.memory_overhead).ceil() as u64;
-        i64::try_from(mib.saturating_sub(hypervisor)).unwrap_or(i64::MAX / MIB).saturating_mul(MIB)
+        let mib = i64::try_from(self.memory_mib.saturating_sub(firmware)).unwrap_or(i64::MAX);
+        let share = i128::from(mib) * i128::from(class.memory_overhead_permille.max(0));
+        let hypervisor = i64::try_from((share + 999) / 1000).unwrap_or(i64::MAX);
+        mib.saturating_sub(hypervisor).max(0).saturating_mul(MIB)
     }
 
     /// Pod slots.
@@ -65,20 +60,14 @@ impl Facts {
 
     /// The number of pods that the interfaces' addresses allow: each interface keeps one address
     /// for itself, and two pods live in the host's network.
-    fn pods_by_interfaces(&self, class: &ClassSettings, reserved: u32) -> i64 {
+    fn pods_by_interfaces(&self, class: &ClassSettings, reserved: i64) -> i64 {
         let on_card = self.cards.get(self.default_card).copied().unwrap_or(0);
-        let fabric = class
-            .interfaces
-            .iter()
-            .filter(|nic| nic.network_card_index == 0)
-            .filter(|nic| nic.interface_type == InterfaceType::EfaOnly)
-            .count();
-        let fabric = u32::try_from(fabric).unwrap_or(u32::MAX);
-        let interfaces = on_card.saturating_sub(reserved).saturating_sub(fabric);
-        if interfaces == 0 {
+        let fabric = class.fabric_interfaces(|card| card == 0);
+        let interfaces = i64::from(on_card) - reserved - fabric;
+        if interfaces <= 0 {
             return 0;
         }
-        i64::from(interfaces) * (i64::from(self.ips_per_interface) - 1) + 2
+        interfaces * (i64::from(self.ips_per_interface) - 1) + 2
     }
 
     /// Disk for pods, bytes.
@@ -100,12 +89,7 @@ impl Facts {
         let fabric = if class.interfaces.is_empty() {
             i64::from(self.efa)
         } else {
-            let fabric = class
-                .interfaces
-                .iter()
-                .filter(|nic| nic.interface_type == InterfaceType::EfaOnly)
-                .count();
-            i64::try_from(fabric).unwrap_or(i64::MAX)
+            class.fabric_interfaces(|_| true)
         };
         vec![
             ("nvidia.com/gpu", gpus("NVIDIA")),

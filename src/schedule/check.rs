@@ -1,0 +1,428 @@
+//! An independent judge of solutions.
+//!
+//! It shares no code with the packer: every constraint is looked up again in the objects of the
+//! problem. It runs in tests, in `simulate`, and before a plan is carried out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::problem::{NodeSlot, PoolSlot, Problem};
+use super::solution::{NewNode, OfferingRef, Solution};
+use crate::model::instance::{InstanceType, Offering};
+use crate::model::labels::{self, Labels};
+use crate::model::money::MicroDollarsPerHour;
+use crate::model::pod::PodShape;
+use crate::model::requirement::{Requirement, Requirements};
+use crate::model::resources::Resources;
+
+/// Something that a solution must not do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// Where: a node, a new node, a demand, or the whole.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+struct Judge<'a> {
+    problem: &'a Problem,
+    solution: &'a Solution,
+    found: Vec<Violation>,
+}
+
+/// All that is wrong with `solution`.
+pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
+    let mut judge = Judge { problem, solution, found: Vec::new() };
+    judge.everybody_once();
+    judge.nodes();
+    for (index, node) in solution.new_nodes.iter().enumerate() {
+        judge.new_node(index, node);
+    }
+    judge.limits();
+    judge.money();
+    judge.zone_spread();
+    judge.found
+}
+
+impl Judge<'_> {
+    fn object(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        self.found.push(Violation { place: place.into(), message: message.into() });
+    }
+
+    fn everybody_once(&mut self) {
+        let mut counts = vec![0_u64; self.problem.demands.len()];
+        let placed = self.solution.placements.iter().map(|p| (p.demand, p.count));
+        let new = self.solution.new_nodes.iter().flat_map(|node| node.pods.iter().copied());
+        let left = self.solution.unplaced.iter().map(|u| (u.demand, u.count));
+        for (demand, count) in placed.chain(new).chain(left) {
+            match counts.get_mut(demand) {
+                Some(total) => *total += u64::from(count),
+                None => self.found.push(Violation {
+                    place: format!("demand {demand}"),
+                    message: "does not exist".to_owned(),
+                }),
+            }
+        }
+        for (index, (count, demand)) in counts.iter().zip(&self.problem.demands).enumerate() {
+            if *count != u64::from(demand.count) {
+                let message = format!("{count} of {} pods are accounted for", demand.count);
+                self.object(format!("demand {index}"), message);
+            }
+        }
+        for unplaced in &self.solution.unplaced {
+            if unplaced.reasons.pools.is_empty() && unplaced.reasons.nodes.is_empty() {
+                self.object(
+                    format!("demand {}", unplaced.demand),
+                    "is not placed and has no reason",
+                );
+            }
+        }
+    }
+
+    fn nodes(&mut self) {
+        let mut by_node: BTreeMap<usize, Vec<(usize, u32)>> = BTreeMap::new();
+        for placement in &self.solution.placements {
+            by_node.entry(placement.node).or_default().push((placement.demand, placement.count));
+        }
+        for (index, pods) in by_node {
+            let Some(node) = self.problem.nodes.get(index) else {
+                self.object(format!("node {index}"), "does not exist");
+                continue;
+            };
+            let place = format!("node {}", node.name);
+            let mut asked = Resources::default();
+            for (demand, count) in &pods {
+                let pod = &self.problem.demands[*demand].shape;
+                asked.add(&pod.requests.times(i64::from(*count)));
+                for message in refuses_node(pod, node) {
+                    self.object(place.clone(), message);
+                }
+            }
+            if let Some(resource) = asked.shortage(&node.free) {
+                self.object(place.clone(), format!("not enough {resource}"));
+            }
+            let mut there: Vec<(Arc<PodShape>, u32)> = node.pods.clone();
+            self.together(&place, &mut there, &pods, &node.host_ports);
+        }
+    }
+
+    /// Host ports, anti-affinity and spread over host names among pods of one node.
+    fn together(
+        &mut self,
+        place: &str,
+        there: &mut Vec<(Arc<PodShape>, u32)>,
+        pods: &[(usize, u32)],
+        used_ports: &[crate::model::pod::HostPort],
+    ) {
+        let old = there.len();
+        for (demand, count) in pods {
+            there.push((Arc::clone(&self.problem.demands[*demand].shape), *count));
+        }
+        let mut ports = used_ports.to_vec();
+        for (pod, count) in &there[old..] {
+            for port in &pod.host_ports {
+                if *count > 1 || ports.iter().any(|used| used.conflicts(port)) {
+                    self.object(place, format!("host port {} is used twice", port.port));
+                }
+            }
+            ports.extend(pod.host_ports.iter().cloned());
+        }
+        for (i, (a, a_count)) in there.iter().enumerate() {
+            for (j, (b, _)) in there.iter().enumerate() {
+                if (i < old && j < old) || (i == j && *a_count < 2) {
+                    continue;
+                }
+                for term in
+                    a.pod_anti_affinity.iter().filter(|t| &*t.topology_key == labels::HOSTNAME)
+                {
+                    if means(term, a, b, &self.problem.namespaces) {
+                        self.object(place, "pods that repel each other share it");
+                    }
+                }
+            }
+        }
+        for (pod, _) in &there[old..] {
+            for spread in pod.spread.iter().filter(|s| s.required) {
+                let Some(selector) = &spread.selector else { continue };
+                if &*spread.topology_key != labels::HOSTNAME {
+                    continue;
+                }
+                let count: i64 = there
+                    .iter()
+                    .filter(|(other, _)| {
+                        other.namespace == pod.namespace && selector.matches(&other.labels)
+                    })
+                    .map(|(_, count)| i64::from(*count))
+                    .sum();
+                if count > i64::from(spread.max_skew.max(1)) {
+                    self.object(place, format!("{count} pods of a spread over host names"));
+                }
+            }
+        }
+    }
+
+    fn new_node(&mut self, index: usize, node: &NewNode) {
+        let place = format!("new node {index}");
+        let Some(slot) = self.problem.pools.get(node.pool) else {
+            return self.object(place, "its pool does not exist");
+        };
+        if !slot.pool.ready {
+            self.object(place.clone(), "its pool is not ready");
+        }
+        if node.pods.is_empty() {
+            self.object(place.clone(), "has no pods");
+        }
+        if !node.acceptable.contains(&node.choice) {
+            self.object(place.clone(), "its choice is not acceptable");
+        }
+        let mut last = MicroDollarsPerHour(i64::MIN);
+        for offering in &node.acceptable {
+            let Some((instance, bought)) = look_up(slot, *offering) else {
+                self.object(place.clone(), "an acceptable offering does not exist");
+                continue;
+            };
+            self.holds(&place, slot, node, instance, bought);
+            let price = bought.price + slot.volume_price;
+            if price < last {
+                self.object(place.clone(), "acceptable offerings are not in order of price");
+            }
+            last = price;
+        }
+        let mut there = Vec::new();
+        self.together(&place, &mut there, &node.pods, &[]);
+    }
+
+    /// Whether one acceptable offering really holds the node's pods.
+    fn holds(
+        &mut self,
+        place: &str,
+        slot: &PoolSlot,
+        node: &NewNode,
+        instance: &InstanceType,
+        bought: &Offering,
+    ) {
+        let at = format!("{place} as {} in {}", instance.name, bought.zone);
+        if !bought.available {
+            self.object(at.clone(), "the offering is not available");
+        }
+        let facts = facts(slot, instance, bought);
+        if let Some(key) = slot.pool.requirements.conflict(&facts) {
+            let message = format!("the pool's requirement on {key} is not met");
+            self.object(at.clone(), message);
+        }
+        let mut asked = daemons(self.problem, slot, &facts);
+        for (demand, count) in &node.pods {
+            let Some(demand) = self.problem.demands.get(*demand) else { continue };
+            let pod = &demand.shape;
+            asked.add(&pod.requests.times(i64::from(*count)));
+            for taint in slot.pool.taints.iter().filter(|taint| taint.repels()) {
+                if !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
+                    self.object(at.clone(), format!("a pod does not tolerate {taint}"));
+                }
+            }
+            if !may_meet(pod, &facts) {
+                self.object(at.clone(), "a pod's node selector or affinity is not met");
+            }
+        }
+        if let Some(resource) = asked.shortage(&instance.allocatable()) {
+            self.object(at, format!("not enough {resource}"));
+        }
+    }
+
+    fn limits(&mut self) {
+        for (index, slot) in self.problem.pools.iter().enumerate() {
+            for (name, remaining) in &slot.remaining {
+                let nodes = self.solution.new_nodes.iter().filter(|node| node.pool == index);
+                let used: i64 = nodes
+                    .map(|node| {
+                        if &**name == "nodes" {
+                            return 1;
+                        }
+                        let types = node.acceptable.iter().filter_map(|o| look_up(slot, *o));
+                        types.map(|(instance, _)| instance.capacity.get(name)).max().unwrap_or(0)
+                    })
+                    .sum();
+                if used > *remaining && used > 0 {
+                    let message =
+                        format!("{used} of {name} is over what the limit leaves, {remaining}");
+                    self.object(format!("NodePool {}", slot.pool.name), message);
+                }
+            }
+        }
+    }
+
+    fn money(&mut self) {
+        let mut total = MicroDollarsPerHour::ZERO;
+        for (index, node) in self.solution.new_nodes.iter().enumerate() {
+            total += node.price;
+            let slot = self.problem.pools.get(node.pool);
+            let real = slot.and_then(|slot| Some((slot, look_up(slot, node.choice)?)));
+            if let Some((slot, (_, bought))) = real
+                && bought.price + slot.volume_price != node.price
+            {
+                self.object(format!("new node {index}"), "its price is not that of its choice");
+            }
+        }
+        if total != self.solution.cost {
+            self.object("the solution", "its cost is not the sum of its nodes");
+        }
+        if self.solution.lower_bound.is_some_and(|bound| bound > self.solution.cost) {
+            self.object("the solution", "its cost is below its lower bound");
+        }
+    }
+
+    fn zone_spread(&mut self) {
+        let mut zones: BTreeMap<&str, Vec<(Arc<PodShape>, u32)>> = BTreeMap::new();
+        for (index, node) in self.problem.nodes.iter().enumerate() {
+            let Some(zone) = node.labels.get(labels::ZONE) else { continue };
+            let list = zones.entry(zone).or_default();
+            list.extend(node.pods.iter().cloned());
+            for placement in self.solution.placements.iter().filter(|p| p.node == index) {
+                list.push((
+                    Arc::clone(&self.problem.demands[placement.demand].shape),
+                    placement.count,
+                ));
+            }
+        }
+        for node in &self.solution.new_nodes {
+            let bought =
+                self.problem.pools.get(node.pool).and_then(|slot| look_up(slot, node.choice));
+            let Some((_, bought)) = bought else { continue };
+            for (demand, count) in &node.pods {
+                let pod = Arc::clone(&self.problem.demands[*demand].shape);
+                zones.entry(&bought.zone).or_default().push((pod, *count));
+            }
+        }
+        for (index, demand) in self.problem.demands.iter().enumerate() {
+            let placed =
+                self.solution.new_nodes.iter().any(|n| n.pods.iter().any(|(d, _)| *d == index));
+            let mut constraints = demand.shape.spread.iter();
+            let Some(spread) =
+                constraints.find(|s| s.required && &*s.topology_key == labels::ZONE && placed)
+            else {
+                continue;
+            };
+            let Some(selector) = &spread.selector else { continue };
+            let count = |pods: &Vec<(Arc<PodShape>, u32)>| -> i64 {
+                pods.iter()
+                    .filter(|(pod, _)| {
+                        pod.namespace == demand.shape.namespace && selector.matches(&pod.labels)
+                    })
+                    .map(|(_, n)| i64::from(*n))
+                    .sum()
+            };
+            let counts: Vec<i64> = zones.values().map(count).collect();
+            // Only what this solution adds can be blamed, so zones that were ahead before are left
+            // out: the fullest zone that got a new pod must be within the skew.
+            let own: Vec<i64> = zones
+                .values()
+                .filter(|pods| pods.iter().any(|(pod, _)| Arc::ptr_eq(pod, &demand.shape)))
+                .map(count)
+                .collect();
+            let least = counts.iter().min().copied().unwrap_or(0);
+            let most = own.iter().max().copied().unwrap_or(0);
+            if most - least > i64::from(spread.max_skew)
+                && spread.honor_node_affinity
+                && zones.len() > 1
+            {
+                let narrowed =
+                    demand.shape.node_alternatives().iter().all(|a| a.get(labels::ZONE).is_some());
+                if !narrowed {
+                    self.object(format!("demand {index}"), "the spread over zones is not kept");
+                }
+            }
+        }
+    }
+}
+
+fn look_up(slot: &PoolSlot, offering: OfferingRef) -> Option<(&InstanceType, &Offering)> {
+    let instance = slot.types.get(offering.type_index)?;
+    Some((instance, instance.offerings.get(offering.offering_index)?))
+}
+
+/// What is known of a new node: its type's labels, the pool's requirements, zone and capacity type.
+fn facts(slot: &PoolSlot, instance: &InstanceType, bought: &Offering) -> Requirements {
+    let mut facts = Requirements::new();
+    for (key, requirement) in instance.requirements.iter() {
+        if !matches!(&**key, labels::ZONE | labels::CAPACITY_TYPE) {
+            facts.insert(key, requirement.clone());
+        }
+    }
+    facts.insert(labels::ZONE, Requirement::one_of([Arc::clone(&bought.zone)]));
+    facts.insert(labels::CAPACITY_TYPE, Requirement::one_of([bought.capacity_type.label()]));
+    facts.insert(labels::REGISTERED, Requirement::one_of(["true"]));
+    facts.insert(labels::INITIALIZED, Requirement::one_of(["true"]));
+    for (key, requirement) in slot.pool.requirements.iter() {
+        if facts.get(key).is_none() {
+            facts.insert(key, requirement.clone());
+        }
+    }
+    facts
+}
+
+fn may_meet(pod: &PodShape, facts: &Requirements) -> bool {
+    pod.node_alternatives().iter().any(|wanted| wanted.unmet(facts, |_| false).is_none())
+}
+
+fn daemons(problem: &Problem, slot: &PoolSlot, facts: &Requirements) -> Resources {
+    let mut asked = Resources::default();
+    for daemon in &problem.daemons {
+        let tolerates = slot.pool.taints.iter().all(|taint| {
+            !taint.repels()
+                || daemon.tolerations.iter().any(|toleration| toleration.tolerates(taint))
+        });
+        if tolerates && may_meet(daemon, facts) {
+            asked.add(&daemon.requests);
+        }
+    }
+    asked
+}
+
+fn refuses_node(pod: &PodShape, node: &NodeSlot) -> Vec<String> {
+    let mut messages = Vec::new();
+    for taint in node.taints.iter().filter(|taint| taint.repels()) {
+        if !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
+            messages.push(format!("a pod does not tolerate {taint}"));
+        }
+    }
+    if !pod.node_selector.met_by(&node.labels) {
+        messages.push("a pod's node selector is not met".to_owned());
+    }
+    let terms = &pod.required_node_terms;
+    let met = terms.is_empty()
+        || terms.iter().any(|term| {
+            !term.is_empty()
+                && term.requirements.met_by(&node.labels)
+                && term.node_name.as_ref().is_none_or(|wanted| wanted.allows(&node.name))
+        });
+    if !met {
+        messages.push("a pod's node affinity is not met".to_owned());
+    }
+    messages
+}
+
+fn means(
+    term: &crate::model::pod::PodAffinityTerm,
+    owner: &PodShape,
+    other: &PodShape,
+    namespaces: &BTreeMap<Arc<str>, Labels>,
+) -> bool {
+    let by_name = term.namespaces.contains(&other.namespace);
+    let by_label = term.namespace_selector.as_ref().is_some_and(|selector| {
+        namespaces
+            .get(&other.namespace)
+            .map_or_else(|| selector.matches(&Labels::new()), |labels| selector.matches(labels))
+    });
+    let own = term.namespaces.is_empty()
+        && term.namespace_selector.is_none()
+        && owner.namespace == other.namespace;
+    (by_name || by_label || own)
+        && term.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
+}

@@ -1,0 +1,240 @@
+//! Why a shape fits nowhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::compile::{Compiled, Shape, daemon_requests};
+use super::problem::{NodeSlot, PoolSlot};
+use super::reason::{Reason, Reasons};
+use crate::model::instance::InstanceType;
+use crate::model::labels;
+use crate::model::requirement::Requirements;
+use crate::model::resources::Resources;
+use crate::model::taints::untolerated;
+
+/// The reasons of a shape of which pods are left.
+pub(super) fn reasons(
+    compiled: &Compiled<'_>,
+    shape: &Shape,
+    limits: &[BTreeMap<Arc<str>, i64>],
+) -> Reasons {
+    let mut reasons = Reasons::default();
+    if let Some(feature) = shape.unsupported {
+        reasons.pools.push((String::new(), Reason::Unsupported { feature: feature.to_owned() }));
+        return reasons;
+    }
+    let problem = compiled.problem;
+    if problem.pools.is_empty() {
+        reasons.pools.push((String::new(), Reason::NoPool));
+    }
+    let mut order: Vec<usize> = (0..problem.pools.len()).collect();
+    order.sort_by_key(|pool| {
+        let pool = &problem.pools[*pool].pool;
+        (std::cmp::Reverse(pool.weight), Arc::clone(&pool.name))
+    });
+    for pool in order {
+        let slot = &problem.pools[pool];
+        let reason = of_pool(compiled, shape, pool, slot, &limits[pool]);
+        reasons.pools.push((slot.pool.name.to_string(), reason));
+    }
+    let mut by_reason: BTreeMap<Reason, u32> = BTreeMap::new();
+    for node in &problem.nodes {
+        *by_reason.entry(of_node(shape, node)).or_insert(0) += 1;
+    }
+    let mut counted: Vec<(u32, Reason)> = by_reason.into_iter().map(|(r, n)| (n, r)).collect();
+    counted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    reasons.nodes = counted;
+    reasons
+}
+
+fn of_pool(
+    compiled: &Compiled<'_>,
+    shape: &Shape,
+    index: usize,
+    slot: &PoolSlot,
+    limits: &BTreeMap<Arc<str>, i64>,
+) -> Reason {
+    let pool = &slot.pool;
+    if !pool.ready {
+        return Reason::PoolNotReady;
+    }
+    if let Some(taint) = untolerated(&pool.taints, &shape.pod.tolerations) {
+        return Reason::Taint { taint: taint.to_string() };
+    }
+    let meets = |instance: &InstanceType| {
+        pool.requirements.conflict(&instance.requirements).is_none()
+            && shape.alternatives.iter().any(|a| compiled.template_meets(index, instance, a))
+    };
+    let labelled: Vec<&Arc<InstanceType>> =
+        slot.types.iter().filter(|instance| meets(instance)).collect();
+    if labelled.is_empty() {
+        return unmet(shape, slot);
+    }
+    if let Some(reason) = too_large(compiled, shape, index, &labelled) {
+        return reason;
+    }
+    let large: Vec<&&Arc<InstanceType>> =
+        labelled.iter().filter(|i| shape.pod.requests.fits(&room(compiled, index, i))).collect();
+    let buyable: Vec<usize> = shape
+        .columns
+        .ones()
+        .filter(|c| compiled.columns[*c].pool == index)
+        .filter(|c| {
+            let room = &compiled.rooms[compiled.columns[*c].room];
+            shape.request.iter().zip(room).all(|(asked, room)| asked <= room)
+        })
+        .collect();
+    if buyable.is_empty() {
+        // Zone or capacity type may be what excludes the offerings.
+        let zones = shape.alternatives.iter().find_map(|a| a.get(labels::ZONE));
+        if let Some(wanted) = zones
+            && large.iter().all(|i| i.offerings.iter().all(|o| !wanted.allows(&o.zone)))
+        {
+            return Reason::Requirement {
+                key: labels::ZONE.to_owned(),
+                wanted: wanted.to_string(),
+                found: found_zones(slot),
+            };
+        }
+        let mut types: Vec<String> = large.iter().map(|i| i.name.to_string()).collect();
+        types.truncate(5);
+        return Reason::NoOffering { types };
+    }
+    for (name, remaining) in limits {
+        let least = buyable
+            .iter()
+            .map(|c| match &**name {
+                "nodes" => 1,
+                name => compiled.instance_type(&compiled.columns[*c]).capacity.get(name),
+            })
+            .min()
+            .unwrap_or(0);
+        if least > *remaining {
+            return Reason::Limit { resource: name.to_string(), remaining: *remaining };
+        }
+    }
+    match shape.pod.spread.iter().find(|spread| spread.required) {
+        Some(spread) => Reason::Spread { key: spread.topology_key.to_string() },
+        None => Reason::NoOffering { types: Vec::new() },
+    }
+}
+
+fn room(compiled: &Compiled<'_>, pool: usize, instance: &InstanceType) -> Resources {
+    instance.allocatable().minus(&daemon_requests(compiled.problem, pool, instance))
+}
+
+fn too_large(
+    compiled: &Compiled<'_>,
+    shape: &Shape,
+    pool: usize,
+    types: &[&Arc<InstanceType>],
+) -> Option<Reason> {
+    let rooms: Vec<Resources> = types.iter().map(|i| room(compiled, pool, i)).collect();
+    if rooms.iter().any(|room| shape.pod.requests.fits(room)) {
+        return None;
+    }
+    // Name the resource that no type has enough of; else the one that is short on most types.
+    let most = |name: &str| rooms.iter().map(|room| room.get(name)).max().unwrap_or(0);
+    let asked: Vec<(&str, i64)> = shape.pod.requests.iter().collect();
+    let (resource, amount) =
+        asked.iter().find(|(name, amount)| *amount > most(name)).or_else(|| {
+            asked.iter().max_by_key(|(name, amount)| {
+                rooms.iter().filter(|room| room.get(name) < *amount).count()
+            })
+        })?;
+    Some(Reason::TooLarge {
+        resource: (*resource).to_owned(),
+        asked: *amount,
+        most: most(resource),
+    })
+}
+
+fn found_zones(slot: &PoolSlot) -> String {
+    let zones: std::collections::BTreeSet<&str> =
+        slot.types.iter().flat_map(|i| &i.offerings).map(|o| &*o.zone).collect();
+    zones.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The first key on which the pod and the pool's types exclude each other.
+fn unmet(shape: &Shape, slot: &PoolSlot) -> Reason {
+    let Some(alternative) = shape.alternatives.first() else {
+        return Reason::Requirement {
+            key: "node affinity".to_owned(),
+            wanted: "an empty term, which matches nothing".to_owned(),
+            found: String::new(),
+        };
+    };
+    for (key, wanted) in alternative.iter() {
+        let in_pool = slot.pool.requirements.get(key);
+        let conflicts = in_pool.is_some_and(|found| !found.intersects(wanted));
+        let by_type = |i: &Arc<InstanceType>| match i.requirements.get(key) {
+            Some(found) => found.intersects(wanted),
+            None => in_pool.is_some() || wanted.allows_absent(),
+        };
+        let pool_types = || {
+            slot.types.iter().filter(|i| slot.pool.requirements.conflict(&i.requirements).is_none())
+        };
+        if conflicts || !pool_types().any(by_type) {
+            let found = match in_pool {
+                Some(found) => found.to_string(),
+                None => values_of(pool_types(), key),
+            };
+            return Reason::Requirement { key: key.to_string(), wanted: wanted.to_string(), found };
+        }
+    }
+    Reason::NoOffering { types: Vec::new() }
+}
+
+fn values_of<'a>(types: impl Iterator<Item = &'a Arc<InstanceType>>, key: &str) -> String {
+    let mut values = std::collections::BTreeSet::new();
+    for instance in types {
+        let own = instance.requirements.get(key).and_then(|r| r.finite_values());
+        values.extend(own.into_iter().flatten().map(ToString::to_string));
+    }
+    let text = values.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    match values.len().saturating_sub(5) {
+        0 => text,
+        more => format!("{text}, and {more} more"),
+    }
+}
+
+fn of_node(shape: &Shape, node: &NodeSlot) -> Reason {
+    if let Some(taint) = untolerated(&node.taints, &shape.pod.tolerations) {
+        return Reason::Taint { taint: taint.to_string() };
+    }
+    if let Some(reason) = node_unmet(&shape.alternatives, node) {
+        return reason;
+    }
+    if let Some(resource) = shape.pod.requests.shortage(&node.free) {
+        return Reason::Room { resource: resource.to_owned() };
+    }
+    let clash =
+        shape.pod.host_ports.iter().find(|p| node.host_ports.iter().any(|u| u.conflicts(p)));
+    if let Some(port) = clash {
+        return Reason::HostPort { port: port.port };
+    }
+    match shape.pod.pod_anti_affinity.first() {
+        Some(term) => Reason::PodAntiAffinity { key: term.topology_key.to_string() },
+        None => match shape.pod.spread.iter().find(|spread| spread.required) {
+            Some(spread) => Reason::Spread { key: spread.topology_key.to_string() },
+            None => Reason::Room { resource: "room, other pods of the plan took it".to_owned() },
+        },
+    }
+}
+
+fn node_unmet(alternatives: &[Requirements], node: &NodeSlot) -> Option<Reason> {
+    if alternatives.iter().any(|alternative| alternative.met_by(&node.labels)) {
+        return None;
+    }
+    let alternative = alternatives.first()?;
+    let (key, wanted) =
+        alternative.iter().find(|(key, wanted)| match node.labels.get(&***key) {
+            Some(value) => !wanted.allows(value),
+            None => !wanted.allows_absent(),
+        })?;
+    Some(Reason::Requirement {
+        key: key.to_string(),
+        wanted: wanted.to_string(),
+        found: node.labels.get(&**key).cloned().unwrap_or_default(),
+    })
+}
