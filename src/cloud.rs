@@ -4,7 +4,9 @@ pub mod catalog;
 pub mod error;
 pub mod facts;
 pub mod kubelet;
+pub mod offerings;
 pub mod settings;
+pub mod sim;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -103,6 +103,11 @@ impl Catalog {
         self.zones.keys().map(String::as_str)
     }
 
+    /// Zones of a region, sorted; none where the region is not in the catalog.
+    pub fn zones(&self, region: &str) -> &[String] {
+        self.zones.get(region).map_or(&[], Vec::as_slice)
+    }
+
     /// Facts of a type.
     pub fn facts(&self, name: &str) -> Option<&Facts> {
         self.row(name).map(|row| &row.f)
