@@ -41,8 +41,8 @@ impl Facts {
         mib.saturating_sub(hypervisor).max(0).saturating_mul(MIB)
     }
 
-    /// Pod slots.
-    fn pods(&self, class: &ClassSettings) -> i64 {
+    /// Pod slots of a node of this type.
+    pub fn pods(&self, class: &ClassSettings) -> i64 {
         let pods = match class.kubelet.max_pods {
             Some(max) => i64::from(max),
             None if class.counts_interfaces() => {
