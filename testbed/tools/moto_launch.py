@@ -1,8 +1,11 @@
 """Starts moto's server with what our tests need and stock moto lacks.
 
-SSM_SEED names a JSON object of parameters under /aws/service, which cannot be written through the
-API. Tags of a resource are looked up by its id: stock moto matches a pattern against the tags of
-every resource, which makes a filtered DescribeInstances quadratic.
+- SSM_SEED names a JSON object of parameters under /aws/service, which cannot be written through
+  the API.
+- Tags of a resource are looked up by its id: stock moto matches a pattern against the tags of every
+  resource, which makes a filtered DescribeInstances quadratic.
+- An instance that a fleet launches gets the security groups and metadata options of its launch
+  template, the tags that EC2 adds, and its region's DNS name.
 """
 
 import json
@@ -11,6 +14,8 @@ import sys
 
 import moto.server
 from moto.ec2.models import core, ec2_backends
+from moto.ec2.models.fleets import FleetsBackend
+from moto.ec2.models.instances import MetadataOptions
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
 from moto.ssm.models import Parameter, ParameterDict
 
@@ -27,6 +32,32 @@ def get_tags(resource):
 
 
 core.TaggedEC2Resource.get_tags = get_tags
+
+create_fleet = FleetsBackend.create_fleet
+
+
+def create_whole_fleet(backend, *args, **kwargs):
+    fleet = create_fleet(backend, *args, **kwargs)
+    for launched in fleet.instances or []:
+        spec = launched["LaunchTemplateAndOverrides"]["LaunchTemplateSpecification"]
+        template = backend.get_launch_template(spec["LaunchTemplateId"])
+        data = template.get_version(spec["Version"]).data
+        for instance in map(backend.get_instance, launched["InstanceIds"]):
+            instance.region_name = backend.region_name
+            instance.metadata_options = MetadataOptions(data.get("MetadataOptions"))
+            instance.add_tags(
+                {
+                    "aws:ec2:fleet-id": fleet.id,
+                    "aws:ec2launchtemplate:id": template.id,
+                    "aws:ec2launchtemplate:version": str(spec["Version"]),
+                }
+            )
+            if groups := data.get("SecurityGroupIds"):
+                backend.modify_instance_security_groups(instance.id, groups)
+    return fleet
+
+
+FleetsBackend.create_fleet = create_whole_fleet
 
 with open(os.environ["SSM_SEED"], encoding="utf-8") as file:
     SEED = json.load(file)
