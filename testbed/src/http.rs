@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 /// An answer, read to its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
@@ -38,7 +38,8 @@ pub async fn send(request: Request<Full<Bytes>>) -> Result<Reply> {
     let response =
         client.request(request).await.with_context(|| format!("no answer from {uri}"))?;
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.with_context(|| format!("answer of {uri} broke off"))?.to_bytes();
+    let body =
+        body.collect().await.with_context(|| format!("answer of {uri} broke off"))?.to_bytes();
     Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 

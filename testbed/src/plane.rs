@@ -152,8 +152,7 @@ impl Plane {
             spec: TokenRequestSpec { expiration_seconds: Some(86_400), ..Default::default() },
             ..Default::default()
         };
-        let answer =
-            accounts.create_token_request(name, &PostParams::default(), &request).await?;
+        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
         let token = answer.status.context("a token request is answered with a token")?.token;
         let path = self.layout.kubeconfig(&format!("{namespace}.{name}"));
         kubeconfig::write(&path, &self.url(), &self.layout.ca_pem, &token)?;
@@ -211,7 +210,8 @@ impl Plane {
         let crds = self.tools.cert_manager_crds();
         let crds = crds.to_str().context("the cache's path is not UTF-8")?;
         self.kubectl(&["create", "-f", crds], "").await?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", crds], "").await?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", crds], "")
+            .await?;
         for command in ["controller", "cainjector"] {
             let kubeconfig = self.kubeconfig().display().to_string();
             let args = vec![command.to_owned(), "--kubeconfig".to_owned(), kubeconfig];
@@ -299,7 +299,11 @@ impl Plane {
         drop(pipe);
         let output = child.wait_with_output().await?;
         if !output.status.success() {
-            bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "{program} {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8(output.stdout)?)
     }

@@ -69,7 +69,9 @@ impl Process {
     pub fn ensure_running(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => Err(anyhow!("{} ended ({status}):\n{}", self.recipe.name, self.log_tail(20))),
+            Some(status) => {
+                Err(anyhow!("{} ended ({status}):\n{}", self.recipe.name, self.log_tail(20)))
+            }
         }
     }
 

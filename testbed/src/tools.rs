@@ -16,12 +16,18 @@ impl Tools {
     pub fn locate() -> Result<Self> {
         let cache = match env::var_os("HARBINGER_CACHE") {
             Some(path) => PathBuf::from(path),
-            None => Path::new(&env::var_os("HOME").context("neither HARBINGER_CACHE nor HOME is set")?)
-                .join(".cache/harbinger"),
+            None => {
+                Path::new(&env::var_os("HOME").context("neither HARBINGER_CACHE nor HOME is set")?)
+                    .join(".cache/harbinger")
+            }
         };
         for part in ["tools/current/.complete", "moto/current/.complete"] {
             let path = cache.join(part);
-            ensure!(path.exists(), "the test bed's tools are not built ({}): run `make tools`", path.display());
+            ensure!(
+                path.exists(),
+                "the test bed's tools are not built ({}): run `make tools`",
+                path.display()
+            );
         }
         Ok(Self { cache })
     }

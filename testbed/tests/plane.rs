@@ -60,8 +60,7 @@ async fn plane_runs_pods_restarts_and_leaves_nothing() {
     .unwrap();
 
     let weak = plane.service_account_kubeconfig(&namespace, "default").await.unwrap();
-    let denied =
-        plane.kubectl(&["--kubeconfig", weak.to_str().unwrap(), "get", "nodes"], "").await;
+    let denied = plane.kubectl(&["--kubeconfig", weak.to_str().unwrap(), "get", "nodes"], "").await;
     assert!(denied.unwrap_err().to_string().contains("forbidden"));
 
     plane.restart_apiserver(Signal::KILL).await.unwrap();
