@@ -31,7 +31,7 @@ use crate::tools::Tools;
 use crate::{http, poll, ports};
 
 /// A start on a busy machine takes a few seconds; beyond this something is wrong.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// An API server with open watches ends within 2.1 s of SIGTERM.
 const STOP: Duration = Duration::from_secs(10);
 /// Another process may take a port between our look and our use.
@@ -196,7 +196,7 @@ impl Plane {
         name: &str,
         action: impl FnOnce(&mut Process) -> Result<T>,
     ) -> Result<T> {
-        action(find(&mut *self.processes.lock().await, name)?)
+        action(find(&mut self.processes.lock().await, name)?)
     }
 
     /// Names and pids of the parts, in the order of their start.

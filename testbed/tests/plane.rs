@@ -1,5 +1,7 @@
 //! The control plane by itself.
 
+#![cfg(test)]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -41,7 +41,8 @@ def create_whole_fleet(backend, *args, **kwargs):
     for launched in fleet.instances or []:
         spec = launched["LaunchTemplateAndOverrides"]["LaunchTemplateSpecification"]
         template = backend.get_launch_template(spec["LaunchTemplateId"])
-        data = template.get_version(spec["Version"]).data
+        version = spec.get("Version", template.default_version_number)
+        data = template.get_version(version).data
         for instance in map(backend.get_instance, launched["InstanceIds"]):
             instance.region_name = backend.region_name
             instance.metadata_options = MetadataOptions(data.get("MetadataOptions"))
@@ -49,7 +50,7 @@ def create_whole_fleet(backend, *args, **kwargs):
                 {
                     "aws:ec2:fleet-id": fleet.id,
                     "aws:ec2launchtemplate:id": template.id,
-                    "aws:ec2launchtemplate:version": str(spec["Version"]),
+                    "aws:ec2launchtemplate:version": str(version),
                 }
             )
             if groups := data.get("SecurityGroupIds"):

@@ -6,7 +6,7 @@
 
 mod node;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -25,11 +26,12 @@ use super::client::AwsClient;
 use super::machine::{self, Sizes};
 use super::proxy::Event;
 use super::user_data::Registration;
+use super::xml::Element;
 use super::{Instance, describe};
 use crate::poll;
 
 /// How long a kubelet tries to reach an API server that is away.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// When an instance's node appears.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +89,12 @@ struct Inner {
     aws: AwsClient,
     options: BootOptions,
     launches: AtomicUsize,
-    /// Ended instances never boot; `None` while alive, else the moment of the end.
-    fates: Mutex<BTreeMap<String, Option<Instant>>>,
+    /// By type and number of pods.
+    estimates: Mutex<BTreeMap<(String, Option<u32>), Sizes>>,
+    /// Zone id by zone name.
+    zone_ids: OnceCell<BTreeMap<String, String>>,
+    /// Ended instances, which boot no further.
+    ended: Mutex<BTreeSet<String>>,
     problems: Mutex<Vec<String>>,
 }
 
@@ -104,7 +110,9 @@ impl Boot {
             aws,
             options,
             launches: AtomicUsize::default(),
-            fates: Mutex::default(),
+            estimates: Mutex::default(),
+            zone_ids: OnceCell::new(),
+            ended: Mutex::default(),
             problems: Mutex::default(),
         });
         let task = tokio::spawn(run(Arc::clone(&inner), events));
@@ -134,12 +142,10 @@ async fn run(inner: Arc<Inner>, mut events: UnboundedReceiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Launched { instance_ids, at } => {
-                inner.fates.lock().extend(instance_ids.iter().map(|id| (id.clone(), None)));
                 tasks.spawn(Arc::clone(&inner).boot_all(instance_ids, at));
             }
             Event::Terminated { instance_ids } => {
-                let ended = Some(Instant::now());
-                inner.fates.lock().extend(instance_ids.iter().map(|id| (id.clone(), ended)));
+                inner.ended.lock().extend(instance_ids.iter().cloned());
                 for id in instance_ids {
                     tasks.spawn(Arc::clone(&inner).remove(id));
                 }
@@ -210,17 +216,32 @@ impl Inner {
         let registration = Registration::parse(&String::from_utf8_lossy(&text));
         let sizes = match (self.options.sizes)(&instance.instance_type) {
             Some(sizes) => sizes,
-            None => {
-                machine::sizes(&self.aws, &instance.instance_type, registration.max_pods).await?
-            }
+            None => self.estimate(&instance.instance_type, registration.max_pods).await?,
         };
-        let zones = self.aws.query("ec2", "DescribeAvailabilityZones", &[]).await?;
-        let zone_id = zones
-            .items("availabilityZoneInfo")
-            .iter()
-            .find(|zone| zone.text_at("zoneName") == instance.zone)
-            .map_or("", |zone| zone.text_at("zoneId"));
+        let zones = self.zone_ids.get_or_try_init(|| self.zone_ids()).await?;
+        let zone_id = zones.get(&instance.zone).map_or("", String::as_str);
         node::describe(instance, zone_id, self.aws.region(), &registration, &sizes)
+    }
+
+    /// The test bed's own estimate, asked for once per type.
+    async fn estimate(&self, name: &str, max_pods: Option<u32>) -> Result<Sizes> {
+        let key = (name.to_owned(), max_pods);
+        let known = self.estimates.lock().get(&key).cloned();
+        if let Some(sizes) = known {
+            return Ok(sizes);
+        }
+        let sizes = machine::sizes(&self.aws, name, max_pods).await?;
+        self.estimates.lock().insert(key, sizes.clone());
+        Ok(sizes)
+    }
+
+    async fn zone_ids(&self) -> Result<BTreeMap<String, String>> {
+        let answer = self.aws.query("ec2", "DescribeAvailabilityZones", &[]).await?;
+        let zones = answer.items("availabilityZoneInfo").iter();
+        let pair = |zone: &Element| {
+            (zone.text_at("zoneName").to_owned(), zone.text_at("zoneId").to_owned())
+        };
+        Ok(zones.map(pair).collect())
     }
 
     /// Waits, then deletes the Node unless somebody else did.
@@ -250,7 +271,7 @@ impl Inner {
     }
 
     fn ended(&self, id: &str) -> bool {
-        self.fates.lock().get(id).is_some_and(Option::is_some)
+        self.ended.lock().contains(id)
     }
 
     fn problem(&self, id: &str, error: &anyhow::Error) {

@@ -263,7 +263,9 @@ fn render(fleet_id: &str, outcomes: &[Outcome<'_>]) -> String {
                             get(&outcome.offer.override_, "InstanceType"),
                         );
                         write_element(out, "instanceIds", |out| {
-                            ids.iter().for_each(|id| write_text(out, "item", id));
+                            for id in ids {
+                                write_text(out, "item", id);
+                            }
                         });
                     });
                 }

@@ -55,6 +55,11 @@ impl Journal {
         }
     }
 
+    /// The proxy could not carry a request out.
+    pub(super) fn broke(&self, call: &Call, error: &anyhow::Error) {
+        self.broken.lock().push(format!("{} {}: {error:#}", call.service, call.action));
+    }
+
     /// A copy of the entries.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.lock().clone()

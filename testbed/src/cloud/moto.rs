@@ -16,7 +16,7 @@ use crate::tools::Tools;
 use crate::{poll, ports};
 
 /// A start takes 1.6 s on a quiet machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 3;
 
 /// A running emulator.

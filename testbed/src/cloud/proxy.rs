@@ -3,6 +3,7 @@
 //! A request is carried out to its end even when its client goes away, as at EC2: a client that is
 //! killed in mid-call finds its instance launched.
 
+mod errors;
 mod token;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::errors::{error, throttled};
 use super::call::Call;
 use super::canned::{self, Cluster};
 use super::client::AwsClient;
@@ -160,7 +162,10 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Respons
     let (parts, body) = request.into_parts();
     let call = Call::parse(parts, body.collect().await?.to_bytes());
     // A task of its own: hyper drops this future when the client goes away.
-    let reply = tokio::spawn(async move { inner.play(&call, at).await }).await??;
+    let play = async move {
+        inner.play(&call, at).await.inspect_err(|error| inner.journal.broke(&call, error))
+    };
+    let reply = tokio::spawn(play).await??;
     let reply = reply.context("connection cut by a rule")?;
     let mut response = Response::new(Full::new(reply.body));
     *response.status_mut() = reply.status.try_into()?;
@@ -308,36 +313,4 @@ fn ids(reply: &Reply) -> Result<Vec<String>> {
     let mut all = Vec::new();
     collect(&Element::parse(&reply.text())?, &mut all);
     Ok(all)
-}
-
-fn throttled(service: &str) -> Reply {
-    match service {
-        "ec2" => error(service, 503, "RequestLimitExceeded", "Request limit exceeded."),
-        "iam" | "sts" => error(service, 400, "Throttling", "Rate exceeded"),
-        _ => error(service, 400, "ThrottlingException", "Rate exceeded"),
-    }
-}
-
-/// An error in the service's own form.
-pub(super) fn error(service: &str, status: u16, code: &str, message: &str) -> Reply {
-    let item = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
-    match service {
-        "ec2" => {
-            let body =
-                format!("<Response><Errors>{item}</Errors><RequestID>0</RequestID></Response>");
-            Reply::new(status, "text/xml", body)
-        }
-        "iam" | "sts" => {
-            let body = format!("<ErrorResponse>{item}<RequestId>0</RequestId></ErrorResponse>");
-            Reply::new(status, "text/xml", body)
-        }
-        _ => {
-            let body = serde_json::json!({ "__type": code, "message": message });
-            let mut reply = Reply::new(status, "application/x-amz-json-1.1", body.to_string());
-            if let Ok(code) = HeaderValue::from_str(code) {
-                reply.headers.insert("x-amzn-errortype", code);
-            }
-            reply
-        }
-    }
 }

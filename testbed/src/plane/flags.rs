@@ -41,12 +41,12 @@ impl Layout {
         let dir = dir.to_owned();
         let layout =
             Self { dir, etcd, etcd_peer, apiserver, controller_manager, scheduler, ca_pem };
-        let mut tokens = String::new();
+        let mut tokens = Vec::new();
         for (file, user, token, group) in USERS {
-            tokens += &format!("{token},{user},{file},\"{group}\"\n");
+            tokens.push(format!("{token},{user},{file},\"{group}\"\n"));
             kubeconfig::write(&layout.kubeconfig(file), &layout.url(), &layout.ca_pem, token)?;
         }
-        fs::write(layout.dir.join("tokens.csv"), tokens)?;
+        fs::write(layout.dir.join("tokens.csv"), tokens.concat())?;
         // Default client limits and back-offs would hide how fast a pod binds to a new node.
         let scheduler = format!(
             "apiVersion: kubescheduler.config.k8s.io/v1\n\

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use parking_lot::Mutex;
 
-use super::{Call, Carried, error};
+use super::errors::error;
+use super::{Call, Carried};
 use crate::http::Reply;
 
 /// Parameters and answer of the first request.
