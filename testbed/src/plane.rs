@@ -8,7 +8,6 @@ mod certs;
 mod flags;
 mod kubeconfig;
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,7 +27,7 @@ use tokio::sync::Mutex;
 use crate::plane::flags::Layout;
 use crate::process::{Process, Recipe, Signal};
 use crate::tools::Tools;
-use crate::{http, poll, ports};
+use crate::{http, poll, ports, process};
 
 /// A start on a busy machine takes a few seconds; beyond this something is wrong.
 const START: Duration = Duration::from_mins(1);
@@ -79,7 +78,7 @@ impl Plane {
     }
 
     async fn start_once(tools: &Tools, options: &PlaneOptions) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("harbinger-plane-").tempdir()?;
+        let dir = process::scratch("harbinger-plane-")?;
         let layout = Layout::prepare(dir.path(), ports::free(5)?, options)?;
         let client = connect(&layout.kubeconfig("admin")).await?;
         let plane = Self {
@@ -314,9 +313,6 @@ impl Drop for Plane {
         // The state is thrown away, so nothing is gained by asking politely.
         for process in self.processes.get_mut().iter_mut().rev() {
             process.kill().ok();
-        }
-        if env::var_os("HARBINGER_TESTBED_KEEP").is_some() {
-            self.dir.disable_cleanup(true);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod guardian;
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
+use tempfile::TempDir;
 
 use crate::poll;
 
@@ -153,6 +155,17 @@ impl Process {
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
+}
+
+/// Makes a folder for a part of the test bed, removed when dropped or when we die. With
+/// `HARBINGER_TESTBED_KEEP` set it stays, for its logs.
+pub(crate) fn scratch(prefix: &str) -> Result<TempDir> {
+    let keep = env::var_os("HARBINGER_TESTBED_KEEP").is_some();
+    let dir = tempfile::Builder::new().prefix(prefix).disable_cleanup(keep).tempdir()?;
+    if !keep && !dir.path().as_os_str().as_encoded_bytes().contains(&b' ') {
+        guardian::sweep(dir.path())?;
+    }
+    Ok(dir)
 }
 
 impl Drop for Process {

@@ -13,7 +13,7 @@ use super::call::Call;
 use crate::http::{self, Reply};
 use crate::process::{Process, Recipe};
 use crate::tools::Tools;
-use crate::{poll, ports};
+use crate::{poll, ports, process};
 
 /// A start takes 1.6 s on a quiet machine.
 const START: Duration = Duration::from_mins(1);
@@ -42,7 +42,7 @@ impl Moto {
     }
 
     async fn start_once(tools: &Tools) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("harbinger-moto-").tempdir()?;
+        let dir = process::scratch("harbinger-moto-")?;
         let port = ports::free(1)?.into_iter().next().unwrap_or_default();
         let path = |name: &str| Tools::recipe(name).display().to_string();
         let setting = |name: &str, value: String| (name.to_owned(), value);

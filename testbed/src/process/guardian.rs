@@ -7,16 +7,20 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 
-/// Reads `+ PID START` and `- PID` lines; at the end of input kills what is left.
+/// Reads `+ PID START`, `- PID` and `folder PATH` lines; at the end of input kills what is left and
+/// removes the folders.
 const SCRIPT: &str = r#"
 list=""
+folders=""
 while read -r verb pid start; do
   case "$verb" in
+    folder) folders="$folders $pid" ;;
     +) list="$list $pid:$start" ;;
     -) rest=""; for one in $list; do [ "${one%%:*}" = "$pid" ] || rest="$rest $one"; done; list="$rest" ;;
   esac
@@ -26,6 +30,8 @@ for one in $list; do
   set -- ${stat##*) }
   [ "${20}" = "${one##*:}" ] && kill -9 "${one%%:*}"
 done
+# Whoever was killed a moment ago may still be writing.
+[ -z "$folders" ] || rm -rf $folders || { sleep 1; rm -rf $folders; }
 "#;
 
 static GUARDIAN: Mutex<Option<ChildStdin>> = Mutex::new(None);
@@ -43,6 +49,11 @@ pub(super) fn watch(pid: u32) -> Result<()> {
 pub(super) fn forget(pid: u32) {
     // Harmless when it fails: the start time protects whoever gets the pid next.
     tell(&format!("- {pid}\n")).ok();
+}
+
+/// Removes a folder in the end, if it is still there. Its path has no spaces.
+pub(super) fn sweep(folder: &Path) -> Result<()> {
+    tell(&format!("folder {}\n", folder.display()))
 }
 
 fn tell(line: &str) -> Result<()> {
