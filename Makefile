@@ -2,7 +2,7 @@
 CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
 DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
 
-.PHONY: help tools lint-tools test lint bench crds
+.PHONY: help tools lint-tools test lint bench crds demo
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -10,8 +10,12 @@ help: ## Lists the targets
 tools: ## Builds the control plane and the EC2 emulator into the cache, once per version
 	@testbed/tools/build.sh
 
-test: ## Runs every test
+test: tools ## Runs every test, those on the real control plane included
 	cargo test --workspace
+
+demo: tools ## Starts the control plane and shows pods that never wait
+	cargo build --release
+	cargo run --release --package testbed --bin demo
 
 lint-tools: ## Installs cargo-deny into the cache
 	@testbed/tools/build.sh lint

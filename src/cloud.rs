@@ -3,7 +3,10 @@
 pub mod catalog;
 pub mod error;
 pub mod facts;
+pub mod kubelet;
+pub mod offerings;
 pub mod settings;
+pub mod sim;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -45,14 +48,42 @@ pub trait Cloud: Send + Sync + 'static {
         now: jiff::Timestamp,
     ) -> impl Future<Output = Result<LaunchResult, CloudError>> + Send;
 
+    /// Prepares what a launch like `order` will need (launch templates), so that the launch itself
+    /// is a single call. Launches nothing; the order's token does not matter.
+    fn warm(
+        &self,
+        _order: &LaunchOrder,
+        _now: jiff::Timestamp,
+    ) -> impl Future<Output = Result<(), CloudError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Terminates one instance; [`CloudError::NotFound`] when it is gone.
     fn terminate(&self, provider_id: &str) -> impl Future<Output = Result<(), CloudError>> + Send;
 
-    /// One instance; [`CloudError::NotFound`] when it is gone or shutting down for good.
+    /// One instance; [`CloudError::NotFound`] when it is gone. An instance that is shutting down is
+    /// still there, with `terminating` set.
     fn get(&self, provider_id: &str) -> impl Future<Output = Result<Instance, CloudError>> + Send;
 
     /// All instances of this cluster that are not terminated.
     fn list(&self) -> impl Future<Output = Result<Vec<Instance>, CloudError>> + Send;
+
+    /// Sets tags of an instance (`Name`, the claim's name) that were not known when it was launched.
+    fn tag(
+        &self,
+        _provider_id: &str,
+        _tags: &[(&str, &str)],
+    ) -> impl Future<Output = Result<(), CloudError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Removes what was made for a class that goes away (instance profile, launch templates).
+    fn release(
+        &self,
+        _class: &EC2NodeClass,
+    ) -> impl Future<Output = Result<(), CloudError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// What one class offers.

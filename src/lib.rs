@@ -11,6 +11,8 @@
 //! - L5 `cli`, `settings`, `app`: wiring
 
 pub mod api;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod cli;
 pub mod cloud;
 pub mod cluster;

@@ -1,302 +1,233 @@
-//! What EC2 says about an instance type, and what that means for nodes.
+//! What EC2 says about an instance type, and what that makes of it as a node.
 //!
-//! The same conversion serves the built-in catalog and the live API, so that offline plans and real
-//! ones agree.
+//! [`Facts`] is a small record of the fields of `DescribeInstanceTypes` that matter here. The
+//! built-in catalog stores these records and the provider fills them from the live API; both turn
+//! them into [`InstanceType`] by the same pure conversion, so that offline answers are those of a
+//! cluster. Prices and availability come from the caller.
+
+mod capacity;
+mod labels;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use labels::KEYS;
+
 use super::settings::ClassSettings;
+use crate::api::ec2nodeclass::AmiFamily;
 use crate::model::instance::{InstanceType, Offering};
-use crate::model::labels;
-use crate::model::requirement::{Requirement, Requirements};
-use crate::model::resources::{EPHEMERAL_STORAGE, Resources};
 
-/// Bytes in a MiB.
-pub const MIB: i64 = 1 << 20;
-
-/// Facts of one instance type.
+/// An instance type as EC2 describes it. Absent and zero fields are left out when stored.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of the table")]
+#[serde(default, deny_unknown_fields)]
 pub struct Facts {
-    /// Name, such as `m7i.large`.
-    pub name: String,
-    /// Virtual CPUs.
-    pub vcpus: i64,
+    /// Name, such as `m5.large`.
+    #[serde(rename = "n", with = "shared_text")]
+    pub name: Arc<str>,
+    /// Default vCPUs.
+    #[serde(rename = "c")]
+    pub vcpus: u32,
     /// Memory, MiB.
-    pub memory_mib: i64,
-    /// `amd64` or `arm64`.
-    pub arch: String,
-    /// `nitro`, `xen`, or empty for bare metal.
+    #[serde(rename = "m")]
+    pub memory_mib: u64,
+    /// Whether the architecture is arm64 (else x86-64).
+    #[serde(rename = "a", skip_serializing_if = "is_default")]
+    pub arm64: bool,
+    /// Hypervisor: `nitro`, `xen`, or empty for bare metal.
+    #[serde(rename = "h", skip_serializing_if = "is_default")]
     pub hypervisor: String,
-    /// Maker of the CPU: `intel`, `amd`, `aws`.
-    pub cpu_maker: String,
+    /// Maker of the processor as EC2 spells it.
+    #[serde(rename = "p", skip_serializing_if = "is_default")]
+    pub cpu_manufacturer: String,
     /// Sustained clock, MHz.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub clock_mhz: i64,
-    /// Whether traffic between instances is encrypted.
-    pub encrypted: bool,
-    /// Whether enclaves are supported.
+    #[serde(rename = "hz", skip_serializing_if = "is_default")]
+    pub clock_mhz: Option<u32>,
+    /// Whether traffic between instances is encrypted in transit.
+    #[serde(rename = "et", skip_serializing_if = "is_default")]
+    pub encryption_in_transit: bool,
+    /// Whether Nitro enclaves are supported.
+    #[serde(rename = "ne", skip_serializing_if = "is_default")]
     pub enclaves: bool,
-    /// Local NVMe disks, GB.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub nvme_gb: i64,
-    /// All local disks, GB.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub store_gb: i64,
-    /// EBS bandwidth, Mbit/s.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub ebs_mbps: i64,
-    /// Network baseline, Mbit/s.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub network_mbps: i64,
-    /// Network interfaces of the default card.
-    pub enis: i64,
-    /// IPv4 addresses of one interface.
-    pub ips: i64,
-    /// Branch interfaces, for security groups for pods.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub branch_enis: i64,
-    /// Elastic fabric interfaces.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub efas: i64,
-    /// GPUs, one entry a model.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub gpus: Vec<Accelerator>,
-    /// Neuron devices, one entry a model.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub neurons: Vec<Accelerator>,
-    /// Whether it can be bought on demand.
+    /// Whether the processor supports nested virtualization.
+    #[serde(rename = "nv", skip_serializing_if = "is_default")]
+    pub nested_virtualization: bool,
+    /// Instance store, decimal GB in total.
+    #[serde(rename = "st", skip_serializing_if = "is_default")]
+    pub instance_store_gb: Option<u64>,
+    /// Whether the instance store is NVMe.
+    #[serde(rename = "nm", skip_serializing_if = "is_default")]
+    pub nvme: bool,
+    /// Highest EBS bandwidth, Mbit/s, of types that are EBS-optimized by default.
+    #[serde(rename = "eb", skip_serializing_if = "is_default")]
+    pub ebs_mbps: Option<u32>,
+    /// Baseline network bandwidth, Mbit/s.
+    #[serde(rename = "nb", skip_serializing_if = "is_default")]
+    pub network_mbps: Option<u32>,
+    /// Highest number of interfaces of each network card.
+    #[serde(rename = "nc", skip_serializing_if = "is_default")]
+    pub cards: Vec<u32>,
+    /// Index of the default network card.
+    #[serde(rename = "dc", skip_serializing_if = "is_default")]
+    pub default_card: usize,
+    /// IPv4 addresses of an interface.
+    #[serde(rename = "ip")]
+    pub ips_per_interface: u32,
+    /// Whether the elastic network adapter is supported.
+    #[serde(rename = "en", skip_serializing_if = "is_default")]
+    pub ena: bool,
+    /// Highest number of elastic fabric interfaces.
+    #[serde(rename = "ef", skip_serializing_if = "is_default")]
+    pub efa: u32,
+    /// Branch interfaces for pods, where trunking is possible.
+    #[serde(rename = "bi", skip_serializing_if = "is_default")]
+    pub pod_interfaces: u32,
+    /// GPUs by kind.
+    #[serde(rename = "g", skip_serializing_if = "is_default")]
+    pub gpus: Vec<Gpu>,
+    /// Inference accelerators by kind.
+    #[serde(rename = "ac", skip_serializing_if = "is_default")]
+    pub accelerators: Vec<Accelerator>,
+    /// Neuron devices by kind.
+    #[serde(rename = "nd", skip_serializing_if = "is_default")]
+    pub neurons: Vec<Neuron>,
+    /// Whether it is sold on demand.
+    #[serde(rename = "od", skip_serializing_if = "is_default")]
     pub on_demand: bool,
-    /// Whether it can be bought as spot capacity.
+    /// Whether it is sold as spot.
+    #[serde(rename = "sp", skip_serializing_if = "is_default")]
     pub spot: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(value: &i64) -> bool {
-    *value == 0
-}
-
-/// GPUs or Neuron devices of one model.
+/// GPUs of one kind.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Accelerator {
-    /// Model, such as `T4`.
+#[serde(default, deny_unknown_fields)]
+pub struct Gpu {
+    /// Name, such as `T4`.
+    #[serde(rename = "n")]
     pub name: String,
     /// Maker, such as `NVIDIA`.
-    pub maker: String,
-    /// Devices.
-    pub count: i64,
-    /// Memory of one device, MiB.
-    pub memory_mib: i64,
-    /// Cores of one device, for Neuron.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cores: i64,
+    #[serde(rename = "p")]
+    pub manufacturer: String,
+    /// Number; 0 for a fraction of one.
+    #[serde(rename = "c")]
+    pub count: u32,
+    /// Memory of each, MiB.
+    #[serde(rename = "m")]
+    pub memory_mib: u64,
+}
+
+/// Inference accelerators of one kind.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accelerator {
+    /// Name.
+    #[serde(rename = "n")]
+    pub name: String,
+    /// Maker.
+    #[serde(rename = "p")]
+    pub manufacturer: String,
+    /// Number.
+    #[serde(rename = "c")]
+    pub count: u32,
+}
+
+/// Neuron devices of one kind.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Neuron {
+    /// Name.
+    #[serde(rename = "n")]
+    pub name: String,
+    /// Number of devices.
+    #[serde(rename = "c")]
+    pub count: u32,
+    /// Cores of each.
+    #[serde(rename = "k")]
+    pub cores: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+mod shared_text {
+    //! Shared text as plain text; serde's own support for it is off in this crate.
+
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, writer: S) -> Result<S::Ok, S::Error> {
+        writer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(reader: D) -> Result<Arc<str>, D::Error> {
+        Ok(Arc::from(String::deserialize(reader)?))
+    }
+}
+
+/// A zone that an instance type is offered in.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Zone {
+    /// Name, such as `us-west-2a`.
+    pub name: Arc<str>,
+    /// Id, the same for all accounts; empty when unknown.
+    pub id: Arc<str>,
 }
 
 impl Facts {
-    /// Family, before the dot.
-    pub fn family(&self) -> &str {
-        self.name.split_once('.').map_or(&*self.name, |(family, _)| family)
-    }
-
-    /// Size, after the dot.
-    pub fn size(&self) -> &str {
-        self.name.split_once('.').map_or("", |(_, size)| size)
-    }
-
-    /// Category letters and generation number of the family: `c` and `7` of `c7gn`, `u` and `1` of
-    /// `u-6tb1`.
-    pub fn category_and_generation(&self) -> Option<(&str, &str)> {
-        let family = self.family();
-        let letters = family.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (category, mut rest) = family.split_at(letters);
-        if let Some(size) = rest.strip_prefix('-') {
-            let digits = size.bytes().take_while(u8::is_ascii_digit).count();
-            rest = size[digits..].strip_prefix("tb")?;
-        }
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        (!category.is_empty() && digits > 0).then(|| (category, &rest[..digits]))
-    }
-
-    /// The type as nodes of a class would be, with these offerings.
+    /// The instance type as nodes of `class` in `region` see it.
     pub fn instance_type(
         &self,
         region: &str,
-        settings: &ClassSettings,
+        class: &ClassSettings,
+        zones: &[Zone],
         offerings: Vec<Offering>,
     ) -> InstanceType {
-        let pods = self.pods(settings);
-        InstanceType {
-            name: (&*self.name).into(),
-            requirements: self.requirements(region, &offerings),
-            capacity: self.capacity(settings, pods),
-            overhead: self.overhead(settings, pods),
-            offerings,
+        let capacity = self.capacity(class);
+        let overhead = self.overhead(class, &capacity);
+        let requirements = self.requirements(class.family, region, zones, &offerings);
+        InstanceType { name: Arc::clone(&self.name), requirements, capacity, overhead, offerings }
+    }
+
+    /// Why nodes of `class` cannot be of this type, whatever its price.
+    pub fn incompatibility(&self, class: &ClassSettings) -> Option<String> {
+        if class.family == AmiFamily::AL2023 && self.name.starts_with("a1.") {
+            return Some("AL2023 does not boot on the first generation of Graviton".to_owned());
         }
-    }
-
-    fn requirements(&self, region: &str, offerings: &[Offering]) -> Requirements {
-        let mut all = Requirements::new();
-        let mut put = |key: &str, value: String| all.insert(key, Requirement::one_of([value]));
-        put(labels::INSTANCE_TYPE, self.name.clone());
-        put(labels::ARCH, self.arch.clone());
-        put(labels::OS, "linux".to_owned());
-        put(labels::REGION, region.to_owned());
-        let mut aws = |key: &str, value: Option<String>| {
-            let requirement = match value {
-                Some(value) => Requirement::one_of([value]),
-                None => Requirement::does_not_exist(),
-            };
-            all.insert(&format!("{}{key}", labels::AWS_DOMAIN), requirement);
-        };
-        let positive = |value: i64| (value > 0).then(|| value.to_string());
-        let named = self.category_and_generation();
-        aws("instance-category", named.map(|(category, _)| category.to_owned()));
-        aws("instance-generation", named.map(|(_, generation)| generation.to_owned()));
-        aws("instance-family", Some(self.family().to_owned()));
-        aws("instance-size", Some(self.size().to_owned()));
-        aws("instance-capability-flex", Some(self.family().contains("-flex").to_string()));
-        aws("instance-hypervisor", Some(self.hypervisor.clone()));
-        aws("instance-encryption-in-transit-supported", Some(self.encrypted.to_string()));
-        aws("nitro-sandbox", Some(self.enclaves.to_string()));
-        aws("instance-cpu", Some(self.vcpus.to_string()));
-        aws("instance-memory", Some(self.memory_mib.to_string()));
-        aws(
-            "instance-cpu-manufacturer",
-            (!self.cpu_maker.is_empty()).then(|| self.cpu_maker.clone()),
-        );
-        aws("instance-cpu-sustained-clock-speed-mhz", positive(self.clock_mhz));
-        aws("instance-ebs-bandwidth", positive(self.ebs_mbps));
-        aws("instance-network-bandwidth", positive(self.network_mbps));
-        aws("instance-local-nvme", positive(self.nvme_gb));
-        let gpu = if let [gpu] = self.gpus.as_slice() { Some(gpu) } else { None };
-        aws("instance-gpu-name", gpu.map(|gpu| label(&gpu.name)));
-        aws("instance-gpu-manufacturer", gpu.map(|gpu| label(&gpu.maker)));
-        aws("instance-gpu-count", gpu.map(|gpu| gpu.count.to_string()));
-        aws("instance-gpu-memory", gpu.map(|gpu| gpu.memory_mib.to_string()));
-        let neuron = if let [neuron] = self.neurons.as_slice() { Some(neuron) } else { None };
-        aws("instance-accelerator-name", neuron.map(|neuron| label(&neuron.name)));
-        aws("instance-accelerator-manufacturer", neuron.map(|_| "aws".to_owned()));
-        aws("instance-accelerator-count", neuron.map(|neuron| neuron.count.to_string()));
-        all.insert(
-            &format!("{}instance-tenancy", labels::AWS_DOMAIN),
-            Requirement::one_of(["default", "dedicated"]),
-        );
-        all.insert(labels::WINDOWS_BUILD, Requirement::does_not_exist());
-        all.insert(
-            labels::ZONE,
-            Requirement::one_of(offerings.iter().map(|o| Arc::clone(&o.zone))),
-        );
-        all.insert(
-            labels::CAPACITY_TYPE,
-            Requirement::one_of(offerings.iter().map(|o| o.capacity_type.label())),
-        );
-        all
-    }
-
-    /// Pods by the addresses of the default card's interfaces, of which `reserved` are kept back.
-    fn eni_pods(&self, reserved: i64) -> i64 {
-        match (self.enis - reserved).max(0) {
-            0 => 0,
-            enis => enis * (self.ips - 1) + 2,
+        if class.nested_virtualization && !self.nested_virtualization {
+            return Some("it does not support nested virtualization".to_owned());
         }
+        if class.connection_tracking && self.hypervisor != "nitro" {
+            return Some("connection tracking needs the nitro hypervisor".to_owned());
+        }
+        self.interface_mismatch(class)
     }
 
-    fn pods(&self, settings: &ClassSettings) -> i64 {
-        let pods = settings.max_pods.unwrap_or_else(|| self.eni_pods(settings.reserved_enis));
-        match settings.pods_per_core {
-            Some(per_core) if per_core > 0 && settings.family.pods_per_core() => {
-                pods.min(per_core * self.vcpus)
+    /// Why the class's network interfaces do not fit this type.
+    fn interface_mismatch(&self, class: &ClassSettings) -> Option<String> {
+        if class.interfaces.is_empty() {
+            return None;
+        }
+        if !self.ena {
+            return Some("network interfaces need the elastic network adapter".to_owned());
+        }
+        for interface in &class.interfaces {
+            let card = usize::try_from(interface.network_card_index).unwrap_or(usize::MAX);
+            let room = self.cards.get(card).copied().unwrap_or(0);
+            if !u32::try_from(interface.device_index).is_ok_and(|device| device < room) {
+                return Some(format!(
+                    "it has no device {} on network card {}",
+                    interface.device_index, interface.network_card_index
+                ));
             }
-            _ => pods,
         }
+        let fabric = class.fabric_interfaces(|_| true);
+        (fabric > i64::from(self.efa))
+            .then(|| format!("it has {} of {fabric} fabric interfaces", self.efa))
     }
-
-    fn capacity(&self, settings: &ClassSettings, pods: i64) -> Resources {
-        // The hypervisor and firmware keep some memory; Graviton machines 64 MiB more.
-        let mib = self.memory_mib - if self.arch == "arm64" { 64 } else { 0 };
-        let kept = (mib * settings.memory_overhead_permille + 999) / 1000;
-        let mut capacity = Resources::new(self.vcpus * 1000, (mib - kept) * MIB);
-        capacity.pods = pods;
-        let local = settings.raid0.then_some(self.store_gb).filter(|gb| *gb > 0);
-        capacity.ephemeral_storage =
-            local.map_or(settings.root_bytes, |gigabytes| gigabytes * 1_000_000_000);
-        let by_maker = |maker: &str| -> i64 {
-            self.gpus.iter().filter(|gpu| gpu.maker == maker).map(|gpu| gpu.count).sum()
-        };
-        capacity.set("nvidia.com/gpu", by_maker("NVIDIA"));
-        capacity.set("amd.com/gpu", by_maker("AMD"));
-        capacity.set("habana.ai/gaudi", by_maker("Habana"));
-        capacity.set("aws.amazon.com/neuron", self.neurons.iter().map(|n| n.count).sum());
-        let cores = self.neurons.first().map_or(0, |neuron| neuron.count * neuron.cores);
-        capacity.set("aws.amazon.com/neuroncore", cores);
-        capacity.set("vpc.amazonaws.com/pod-eni", self.branch_enis);
-        capacity.set("vpc.amazonaws.com/efa", self.efas);
-        capacity
-    }
-
-    fn overhead(&self, settings: &ClassSettings, pods: i64) -> Resources {
-        // The EKS images reserve by the address-based count whatever maxPods is; Bottlerocket by
-        // the real count.
-        let counted = if settings.family.memory_by_eni() { self.eni_pods(0) } else { pods };
-        let mut overhead = Resources::new(reserved_cpu(self.vcpus), (11 * counted + 255) * MIB);
-        overhead.ephemeral_storage = 1 << 30;
-        for (name, amount) in settings.kube_reserved.iter() {
-            overhead.set(name, amount);
-        }
-        overhead.add(&settings.system_reserved);
-        let capacity = self.capacity(settings, pods);
-        let memory = settings.eviction_memory.bytes(capacity.memory);
-        overhead.memory += memory;
-        let storage = settings.eviction_storage.bytes(capacity.ephemeral_storage);
-        overhead.set(EPHEMERAL_STORAGE, overhead.ephemeral_storage + storage);
-        overhead
-    }
-}
-
-/// CPU that the kubelet and runtime keep, millicores: 6 % of the first core, 1 % of the second,
-/// 0.5 % of the next two and 0.25 % of the rest, as the EKS images compute it.
-fn reserved_cpu(vcpus: i64) -> i64 {
-    let milli = vcpus * 1000;
-    let slice =
-        |from: i64, to: i64, per_100k: i64| (milli.min(to) - from).max(0) * per_100k / 100_000;
-    slice(0, 1000, 6000)
-        + slice(1000, 2000, 1000)
-        + slice(2000, 4000, 500)
-        + slice(4000, i64::MAX, 250)
-}
-
-fn label(text: &str) -> String {
-    text.to_lowercase().replace(' ', "-")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_split_into_category_and_generation() {
-        for (name, expected) in [
-            ("c7gn.16xlarge", Some(("c", "7"))),
-            ("u-6tb1.metal", Some(("u", "1"))),
-            ("p6-b300.48xlarge", Some(("p", "6"))),
-            ("m7i-flex.large", Some(("m", "7"))),
-            ("mac2.metal", Some(("mac", "2"))),
-        ] {
-            let facts = Facts { name: name.to_owned(), ..Facts::default() };
-            assert_eq!(facts.category_and_generation(), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn reserved_cpu_by_size() {
-        for (vcpus, milli) in
-            [(1, 60), (2, 70), (4, 80), (8, 90), (16, 110), (96, 310), (192, 550), (448, 1190)]
-        {
-            assert_eq!(reserved_cpu(vcpus), milli, "{vcpus}");
-        }
-    }
-}
+mod tests;
