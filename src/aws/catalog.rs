@@ -175,7 +175,11 @@ impl Parts {
 /// Images with what they boot.
 pub(super) fn images(amis: &[AmiStatus]) -> Vec<(&str, Requirements)> {
     let requirements = |ami: &AmiStatus| {
-        let expressions: Vec<_> = ami.requirements.iter().map(|spec| spec.expression()).collect();
+        let expressions: Vec<_> = ami
+            .requirements
+            .iter()
+            .map(super::super::api::common::RequirementSpec::expression)
+            .collect();
         Requirements::from_expressions(&expressions)
     };
     amis.iter().map(|ami| (&*ami.id, requirements(ami))).collect()

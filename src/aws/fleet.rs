@@ -218,7 +218,9 @@ impl Provider {
             let code = error.error_code().unwrap_or_default();
             let text = error.error_message().unwrap_or_default();
             let place = error.launch_template_and_overrides().and_then(|both| both.overrides());
-            let kind = place.and_then(|place| place.instance_type()).map(|kind| kind.as_str());
+            let kind = place
+                .and_then(|place| place.instance_type())
+                .map(aws_sdk_ec2::types::InstanceType::as_str);
             let zone = place.and_then(|place| place.availability_zone());
             let subnet = place.and_then(|place| place.subnet_id());
             if is_shortage(code) {
@@ -304,7 +306,7 @@ impl Provider {
     ) -> Vec<Instance> {
         let place = launched.launch_template_and_overrides().and_then(|both| both.overrides());
         let kind = launched.instance_type().or_else(|| place.and_then(|p| p.instance_type()));
-        let kind = kind.map(|kind| kind.as_str()).unwrap_or_default();
+        let kind = kind.map(aws_sdk_ec2::types::InstanceType::as_str).unwrap_or_default();
         let subnet = place.and_then(|place| place.subnet_id()).or(launched.subnet_id());
         let chosen = request.overrides.iter().find(|o| {
             kind == &*o.option.instance_type && subnet.is_none_or(|subnet| subnet == o.subnet)

@@ -64,7 +64,7 @@ impl Provider {
         answer
             .reservations()
             .iter()
-            .flat_map(|reservation| reservation.instances())
+            .flat_map(aws_sdk_ec2::types::Reservation::instances)
             .find_map(present)
             .ok_or_else(|| CloudError::NotFound { message: format!("instance {id} is gone") })
     }
@@ -85,7 +85,7 @@ impl Provider {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| from_sdk(&error))?;
             let instances =
-                page.reservations().iter().flat_map(|reservation| reservation.instances());
+                page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances);
             all.extend(instances.filter_map(present));
         }
         Ok(all)
@@ -178,7 +178,7 @@ fn present(instance: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
         image_id: instance.image_id().unwrap_or_default().into(),
         pool: tags.get(tags::POOL).map(String::as_str).unwrap_or_default().into(),
         tags,
-        launched_at: instance.launch_time().map_or(0, |time| time.secs()),
+        launched_at: instance.launch_time().map_or(0, aws_smithy_types::DateTime::secs),
         terminating: state == Some(&InstanceStateName::ShuttingDown),
     })
 }

@@ -91,7 +91,7 @@ impl Provider {
             match read {
                 Ok(prices) => list.spot.get_or_insert_default().extend(prices),
                 Err(error) => {
-                    tracing::warn!(%error, "spot prices were not read; the old ones stay")
+                    tracing::warn!(%error, "spot prices were not read; the old ones stay");
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Settings {
             ));
         }
         let version = self.kubernetes_version.split_once('.');
-        if !version.is_some_and(|(_, minor)| minor.parse::<u32>().is_ok()) {
+        if version.is_none_or(|(_, minor)| minor.parse::<u32>().is_err()) {
             return Err(missing("the kubernetes version must be a minor version such as 1.33"));
         }
         Ok(())

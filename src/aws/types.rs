@@ -153,7 +153,10 @@ fn facts(info: &InstanceTypeInfo) -> Option<Facts> {
     let thousandfold = |value: f64| (value * 1000.0).round() as u32;
     let baseline = || {
         let cards = network.network_cards();
-        let sum: f64 = cards.iter().filter_map(|card| card.baseline_bandwidth_in_gbps()).sum();
+        let sum: f64 = cards
+            .iter()
+            .filter_map(aws_sdk_ec2::types::NetworkCardInfo::baseline_bandwidth_in_gbps)
+            .sum();
         (sum > 0.0).then(|| thousandfold(sum))
     };
     Some(Facts {
@@ -169,7 +172,7 @@ fn facts(info: &InstanceTypeInfo) -> Option<Facts> {
             .supported_features()
             .contains(&SupportedAdditionalProcessorFeature::NestedVirtualization),
         instance_store_gb: store
-            .and_then(|store| store.total_size_in_gb())
+            .and_then(aws_sdk_ec2::types::InstanceStorageInfo::total_size_in_gb)
             .and_then(|gb| u64::try_from(gb).ok()),
         nvme: store
             .and_then(|store| store.nvme_support())
@@ -184,7 +187,9 @@ fn facts(info: &InstanceTypeInfo) -> Option<Facts> {
         default_card: usize::try_from(network.default_network_card_index().unwrap_or(0)).ok()?,
         ips_per_interface: number(network.ipv4_addresses_per_interface()),
         ena: network.ena_support().is_some_and(|support| *support != EnaSupport::Unsupported),
-        efa: number(network.efa_info().and_then(|efa| efa.maximum_efa_interfaces())),
+        efa: number(
+            network.efa_info().and_then(aws_sdk_ec2::types::EfaInfo::maximum_efa_interfaces),
+        ),
         pod_interfaces: built_in.map_or(0, |facts| facts.pod_interfaces),
         gpus: gpus(info),
         accelerators: accelerators(info),
@@ -196,21 +201,26 @@ fn facts(info: &InstanceTypeInfo) -> Option<Facts> {
 }
 
 fn gpus(info: &InstanceTypeInfo) -> Vec<Gpu> {
-    let devices = info.gpu_info().map(|gpus| gpus.gpus()).unwrap_or_default();
+    let devices = info.gpu_info().map(aws_sdk_ec2::types::GpuInfo::gpus).unwrap_or_default();
     devices
         .iter()
         .map(|gpu| Gpu {
             name: gpu.name().unwrap_or_default().to_owned(),
             manufacturer: gpu.manufacturer().unwrap_or_default().to_owned(),
             count: number(gpu.count()),
-            memory_mib: number(gpu.memory_info().and_then(|memory| memory.size_in_mib())).into(),
+            memory_mib: number(
+                gpu.memory_info().and_then(aws_sdk_ec2::types::GpuDeviceMemoryInfo::size_in_mib),
+            )
+            .into(),
         })
         .collect()
 }
 
 fn accelerators(info: &InstanceTypeInfo) -> Vec<Accelerator> {
-    let devices =
-        info.inference_accelerator_info().map(|list| list.accelerators()).unwrap_or_default();
+    let devices = info
+        .inference_accelerator_info()
+        .map(aws_sdk_ec2::types::InferenceAcceleratorInfo::accelerators)
+        .unwrap_or_default();
     devices
         .iter()
         .map(|device| Accelerator {
@@ -222,13 +232,16 @@ fn accelerators(info: &InstanceTypeInfo) -> Vec<Accelerator> {
 }
 
 fn neurons(info: &InstanceTypeInfo) -> Vec<Neuron> {
-    let devices = info.neuron_info().map(|list| list.neuron_devices()).unwrap_or_default();
+    let devices =
+        info.neuron_info().map(aws_sdk_ec2::types::NeuronInfo::neuron_devices).unwrap_or_default();
     devices
         .iter()
         .map(|device| Neuron {
             name: device.name().unwrap_or_default().to_owned(),
             count: number(device.count()),
-            cores: number(device.core_info().and_then(|core| core.count())),
+            cores: number(
+                device.core_info().and_then(aws_sdk_ec2::types::NeuronDeviceCoreInfo::count),
+            ),
         })
         .collect()
 }

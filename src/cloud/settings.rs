@@ -225,7 +225,7 @@ impl ClassSettings {
 /// Dollars a month of one volume.
 fn monthly(volume: &BlockDevice) -> f64 {
     let number = |value: i64| u32::try_from(value.max(0)).map_or(f64::from(u32::MAX), f64::from);
-    let gib = number(volume.volume_size.map_or(0, |size| gibibytes(size)));
+    let gib = number(volume.volume_size.map_or(0, gibibytes));
     let iops = volume.iops.map_or(0.0, number);
     let throughput = volume.throughput.map_or(0.0, number);
     match volume.volume_type.unwrap_or_default() {

@@ -127,7 +127,7 @@ impl Sim {
 
     /// The orders of launches that were answered or lost, oldest first: what a test may assert on.
     pub fn launches(&self) -> Vec<LaunchOrder> {
-        self.state.lock().journal.iter().cloned().collect()
+        self.state.lock().journal.clone()
     }
 
     fn before(&self, call: Call, now: Option<Timestamp>) -> Result<Option<Fault>, CloudError> {
@@ -176,22 +176,19 @@ impl Cloud for Sim {
         let fault = self.before(Call::InstanceTypes, Some(now))?;
         let settings = ClassSettings::of(&class.spec);
         let mut state = self.state.lock();
-        let types = match state.catalogs.iter().find(|(known, _)| *known == settings) {
-            Some((_, types)) => Arc::clone(types),
-            None => {
-                let types: Arc<[_]> = Catalog::built_in()
-                    .and_then(|catalog| {
-                        catalog.instance_types(
-                            &self.settings.region,
-                            &settings,
-                            &self.settings.spot,
-                        )
-                    })
-                    .map_err(|error| CloudError::ClassNotReady { message: error.to_string() })?
-                    .into();
-                state.catalogs.push((settings.clone(), Arc::clone(&types)));
-                types
-            }
+        let types = if let Some((_, types)) =
+            state.catalogs.iter().find(|(known, _)| *known == settings)
+        {
+            Arc::clone(types)
+        } else {
+            let types: Arc<[_]> = Catalog::built_in()
+                .and_then(|catalog| {
+                    catalog.instance_types(&self.settings.region, &settings, &self.settings.spot)
+                })
+                .map_err(|error| CloudError::ClassNotReady { message: error.to_string() })?
+                .into();
+            state.catalogs.push((settings.clone(), Arc::clone(&types)));
+            types
         };
         let _ = state.unavailable.sequence(now);
         let types = state.unavailable.apply(&types, now);

@@ -242,7 +242,7 @@ mod tests {
         fence.renewed(Instant::now(), 3);
         assert!(fence.holds());
         assert_eq!(fence.term(), 3);
-        tokio::time::advance(DEADLINE - Duration::from_millis(1)).await;
+        tokio::time::advance(DEADLINE.checked_sub(Duration::from_millis(1)).unwrap()).await;
         assert!(fence.holds());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!fence.holds());

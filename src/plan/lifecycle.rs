@@ -123,7 +123,7 @@ mod tests {
 
     fn node(ready: bool, taints: &[&str]) -> Node {
         let taints = taints.iter().map(|key| Taint::new(key, TaintEffect::NoExecute)).collect();
-        Node { ready, taints, ..Node::default() }
+        Node { taints, ready, ..Node::default() }
     }
 
     #[test]
