@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kube::ResourceExt;
-use sha2::{Digest, Sha256};
-
 use super::common::{NillableDuration, NodeClassRef, RequirementSpec, TaintSpec};
 use super::conditions;
 use super::nodeclaim::NodeClaim;
 use super::nodepool::{ConsolidationPolicySpec, NodePool, NodeTemplate};
 use crate::model::claim::{Claim, ClaimStage};
+use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
 use crate::model::pool::{ClassRef, ConsolidationPolicy, Pool};
 use crate::model::quantity::Quantity;
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
+use kube::ResourceExt;
 
 /// Key of the label that names the class: group and lower-case kind.
 pub fn class_label(class: &ClassRef) -> String {
@@ -155,13 +154,7 @@ pub fn template_hash(template: &NodeTemplate) -> String {
     template.spec.taints.sort_by(|a, b| a.key.cmp(&b.key));
     template.spec.startup_taints.sort_by(|a, b| a.key.cmp(&b.key));
     let text = serde_json::to_string(&template).unwrap_or_default();
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).fold(String::new(), |mut hex, byte| {
-        use std::fmt::Write;
-        // Writing to a string cannot fail.
-        let _ok = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(text, 8)
 }
 
 #[cfg(test)]

@@ -115,6 +115,10 @@ impl Provider {
         if first {
             // The wave has its own task: the caller that began it may be dropped.
             let (waiting, ec2) = (Arc::clone(&self.terminations), self.ec2.clone());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the task ends with its wave, whose callers wait for it"
+            )]
             drop(tokio::spawn(async move {
                 tokio::time::sleep(GATHER).await;
                 let wave = std::mem::take(&mut *waiting.0.lock());

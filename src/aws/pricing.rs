@@ -32,12 +32,15 @@ struct Known {
     next_spot: Option<Timestamp>,
 }
 
+/// Spot price by type and zone.
+type SpotTable = BTreeMap<(Arc<str>, Arc<str>), MicroDollarsPerHour>;
+
 /// Prices of the region.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct PriceList {
     on_demand: BTreeMap<Arc<str>, MicroDollarsPerHour>,
     /// By type and zone; `None` until read for the first time.
-    spot: Option<BTreeMap<(Arc<str>, Arc<str>), MicroDollarsPerHour>>,
+    spot: Option<SpotTable>,
 }
 
 impl PriceList {

@@ -1,7 +1,6 @@
 //! Instance profiles: the class's own, or one that is made for its role.
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::Provider;
 use super::cache::Cache;
@@ -9,6 +8,7 @@ use super::error::{code, from_sdk};
 use super::tags;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::CloudError;
+use crate::model::digest::hex;
 use crate::model::labels;
 
 /// A profile that was seen is taken for granted for this long.
@@ -41,8 +41,7 @@ impl Provider {
     fn profile_name(&self, class: &EC2NodeClass, role: &str) -> String {
         let uid = class.metadata.uid.as_deref().unwrap_or_default();
         let name = class.metadata.name.as_deref().unwrap_or_default();
-        let digest = Sha256::digest(format!("{}\n{name}\n{uid}\n{role}", self.region));
-        let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(format!("{}\n{name}\n{uid}\n{role}", self.region), 8);
         // IAM allows 128 characters.
         let cluster: String = self.settings.cluster_name.chars().take(100).collect();
         format!("{cluster}_{digest}")

@@ -12,7 +12,6 @@ use aws_sdk_ec2::types::{
     NestedVirtualizationSpecification, RequestLaunchTemplateData, ResourceType, VolumeType,
 };
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::tags;
 use crate::api::ec2nodeclass::{
@@ -20,6 +19,7 @@ use crate::api::ec2nodeclass::{
     NetworkInterface, PlacementGroupSelector,
 };
 use crate::cloud::settings::gibibytes;
+use crate::model::digest::hex;
 
 type InterfaceRequest = LaunchTemplateInstanceNetworkInterfaceSpecificationRequest;
 
@@ -67,7 +67,7 @@ impl Template {
     pub(super) fn digest(&self) -> String {
         // A struct of texts, numbers and lists has a JSON form.
         let json = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(json).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(json, 16)
     }
 
     /// The template in the SDK's form.

@@ -51,8 +51,8 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    fn invalid(place: impl Into<String>, message: impl ToString) -> Self {
-        Self::Invalid { place: place.into(), message: message.to_string() }
+    fn invalid(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { place: place.into(), message: message.into() }
     }
 }
 
@@ -87,7 +87,7 @@ impl Catalog {
         static BUILT_IN: OnceLock<Result<Catalog, CatalogError>> = OnceLock::new();
         let unpacked = BUILT_IN.get_or_init(|| {
             Self::unpack(include_bytes!("catalog/ec2.json.gz"))
-                .map_err(|error| CatalogError::invalid("built-in catalog", error))
+                .map_err(|error| CatalogError::invalid("built-in catalog", error.to_string()))
         });
         unpacked.as_ref().map_err(Clone::clone)
     }

@@ -21,6 +21,7 @@ use crate::model::instance::{InstanceType, Offering};
 /// An instance type as EC2 describes it. Absent and zero fields are left out when stored.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of the table")]
 pub struct Facts {
     /// Name, such as `m5.large`.
     #[serde(rename = "n", with = "shared_text")]

@@ -24,6 +24,7 @@ pub enum Change<K, T> {
 
 /// A change of the cluster.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "claims are rare, and events are folded at once")]
 pub enum Event {
     /// Pods.
     Pods(Change<ObjectKey, Pod>),

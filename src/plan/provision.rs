@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::cluster::Snapshot;
+use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
 use crate::demand::{Assignment, Assignments, Ledger};
 use crate::model::claim::{Claim, ClaimStage};
+use crate::model::digest::hex;
 use crate::model::instance::{CapacityType, InstanceType};
 use crate::model::labels::Labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -81,13 +81,24 @@ pub struct LaunchChoice {
     pub capacity_type: CapacityType,
 }
 
+/// Pods that fit nowhere.
+#[derive(Clone, Debug)]
+pub struct Unschedulable {
+    /// Pods that wait; none for pods that are only announced.
+    pub pods: Vec<ObjectKey>,
+    /// How many.
+    pub count: u32,
+    /// Why.
+    pub reasons: Reasons,
+}
+
 /// What to do.
 #[derive(Clone, Debug, Default)]
 pub struct ProvisionPlan {
     /// Claims to make.
     pub claims: Vec<ClaimDraft>,
     /// Pods that fit nowhere, with the reasons; virtual pods have no key.
-    pub unschedulable: Vec<(Vec<(Arc<str>, Arc<str>)>, u32, Reasons)>,
+    pub unschedulable: Vec<Unschedulable>,
     /// Price of the new claims.
     pub cost: MicroDollarsPerHour,
     /// What the checker found; a plan with findings has no claims.
@@ -98,7 +109,7 @@ pub struct ProvisionPlan {
 struct Wanted {
     owner: Arc<str>,
     shape: Arc<PodShape>,
-    pods: Vec<(Arc<str>, Arc<str>)>,
+    pods: Vec<ObjectKey>,
     count: u32,
 }
 
@@ -153,7 +164,11 @@ pub fn provision(
     let unschedulable = solution
         .unplaced
         .iter()
-        .map(|u| (wanted[u.demand].pods.clone(), u.count, u.reasons.clone()))
+        .map(|u| Unschedulable {
+            pods: wanted[u.demand].pods.clone(),
+            count: u.count,
+            reasons: u.reasons.clone(),
+        })
         .collect();
     ProvisionPlan { claims, unschedulable, cost: solution.cost, violations }
 }
@@ -347,8 +362,7 @@ fn wanted(
     intents: bool,
     mut covered: BTreeMap<Arc<str>, u32>,
 ) -> Vec<Wanted> {
-    let mut waiting: BTreeMap<(Arc<str>, Arc<PodShape>), Vec<(Arc<str>, Arc<str>)>> =
-        BTreeMap::new();
+    let mut waiting: BTreeMap<(Arc<str>, Arc<PodShape>), Vec<ObjectKey>> = BTreeMap::new();
     let leaving = |pod: &Pod| {
         pod.node_name.as_ref().is_some_and(|name| {
             snapshot.nodes.get(name).is_some_and(|node| node.deleted_at.is_some())
@@ -484,11 +498,9 @@ pub fn launch_group(claim: &Claim) -> Option<(Arc<str>, u32)> {
     Some((id.into(), size.parse().ok()?))
 }
 
-/// Ten letters and digits that differ between plans and claims.
+/// Ten hexadecimal digits that differ between plans and claims.
 fn name(seed: u64, now: i64, index: usize) -> String {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let digest = Sha256::digest(format!("{seed}/{now}/{index}").as_bytes());
-    digest.iter().take(10).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+    hex(format!("{seed}/{now}/{index}"), 5)
 }
 
 /// Taints that a claim's node registers with.

@@ -247,7 +247,7 @@ fn room_that_somebody_took_is_planned_elsewhere() {
     world.scale(3, 1);
     world.plan();
     world.advance(ClaimStage::Initialized);
-    let node = world.state.snapshot().nodes.keys().next().unwrap().clone();
+    let node = world.state.snapshot().nodes.keys().next().map(Arc::clone).unwrap();
     let stranger = Pod {
         name: "stranger".into(),
         shape: Arc::new(PodShape {
@@ -283,7 +283,7 @@ fn limits_count_claims_that_are_not_launched() {
     assert_eq!(World::planned(&world.plan()), 6);
     let again = world.plan();
     assert!(again.claims.is_empty());
-    assert!(again.unschedulable[0].2.to_string().contains("limit of cpu"));
+    assert!(again.unschedulable[0].reasons.to_string().contains("limit of cpu"));
 }
 
 #[test]

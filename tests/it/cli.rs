@@ -243,7 +243,7 @@ fn unknown_places_and_types_are_named() {
         "{warnings}"
     );
     let output = harbinger(&["simulate", "--region", "mars-1", "examples/web-shop"]);
-    assert!(text(&output.stderr).contains("region mars-1 is not in the built-in catalog"));
+    assert!(text(&output.stderr).contains("region \"mars-1\" is not in the built-in catalog"));
     assert_eq!(output.status.code(), Some(2));
 }
 

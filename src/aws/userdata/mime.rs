@@ -67,6 +67,6 @@ pub(super) fn write(parts: &[Part]) -> String {
         // Writing to a text cannot fail.
         write!(text, "--{BOUNDARY}\n{headers}\n\n{body}{end}\n").ok();
     }
-    text.push_str(&format!("--{BOUNDARY}--\n"));
+    text.extend(["--", BOUNDARY, "--\n"]);
     text
 }

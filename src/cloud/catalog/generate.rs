@@ -51,8 +51,8 @@ pub fn generate(source: Source<'_>) -> Result<Vec<u8>, CatalogError> {
     let mut rows = Vec::new();
     for (index, line) in source.instance_types.lines().enumerate() {
         let place = || format!("instance types, line {}", index + 1);
-        let record: Value =
-            serde_json::from_str(line).map_err(|error| CatalogError::invalid(place(), error))?;
+        let record: Value = serde_json::from_str(line)
+            .map_err(|error| CatalogError::invalid(place(), error.to_string()))?;
         let Some(mut facts) =
             facts(&record).ok_or_else(|| CatalogError::invalid(place(), "lacks a field"))?
         else {
@@ -64,7 +64,8 @@ pub fn generate(source: Source<'_>) -> Result<Vec<u8>, CatalogError> {
         rows.push(Row { p: prices.get(&*facts.name).copied(), z, f: facts });
     }
     rows.sort_by(|a, b| a.f.name.cmp(&b.f.name));
-    pack(&Catalog { zones, rows }).map_err(|error| CatalogError::invalid("table", error))
+    pack(&Catalog { zones, rows })
+        .map_err(|error| CatalogError::invalid("table", error.to_string()))
 }
 
 fn pack(table: &Catalog) -> std::io::Result<Vec<u8>> {
@@ -95,9 +96,11 @@ fn column<T>(
 }
 
 type Zones = BTreeMap<String, Vec<String>>;
+/// For each type the bits of its zones by region.
+type Offered = BTreeMap<String, BTreeMap<String, u32>>;
 
 /// Zones of each region, and for each type the bits of its zones by region.
-fn offerings(csv: &str) -> Result<(Zones, BTreeMap<String, BTreeMap<String, u32>>), CatalogError> {
+fn offerings(csv: &str) -> Result<(Zones, Offered), CatalogError> {
     let rows: Vec<(usize, Vec<&str>)> =
         csv.lines().enumerate().skip(1).map(|(i, line)| (i, line.split(',').collect())).collect();
     let mut zones = Zones::new();
@@ -111,7 +114,7 @@ fn offerings(csv: &str) -> Result<(Zones, BTreeMap<String, BTreeMap<String, u32>
             known.insert(position, (*zone).to_owned());
         }
     }
-    let mut offered: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+    let mut offered = Offered::new();
     for (_, fields) in &rows {
         if let [region, zone, name] = fields.as_slice()
             && let Some(bit) = zones[*region].iter().position(|known| known == zone)
@@ -125,6 +128,7 @@ fn offerings(csv: &str) -> Result<(Zones, BTreeMap<String, BTreeMap<String, u32>
 
 /// The facts of one record: `None` when a field is missing, `Some(None)` for types that no node can
 /// be made of (no hardware virtualization, or the architecture of a Mac).
+#[expect(clippy::option_option, reason = "a missing field is not the same as a type of no use")]
 fn facts(record: &Value) -> Option<Option<Facts>> {
     let list = |value: &'_ Value| -> Vec<String> {
         value

@@ -41,8 +41,9 @@ struct Record {
 /// [`CatalogError::Invalid`], which names the record and the field.
 pub fn spot_prices(json: &str) -> Result<SpotPrices, CatalogError> {
     let mut reader = serde_json::Deserializer::from_str(json);
-    let history: History = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| CatalogError::invalid(error.path().to_string(), error.inner()))?;
+    let history: History = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        CatalogError::invalid(error.path().to_string(), error.inner().to_string())
+    })?;
     let mut listed = BTreeMap::new();
     for (index, record) in history.spot_price_history.into_iter().enumerate() {
         // Windows and other priced systems are listed as well.
