@@ -76,7 +76,7 @@ fn recreate(packer: &mut Packer<'_, '_>) {
 fn top_up(packer: &mut Packer<'_, '_>, shapes: &[usize]) {
     for index in 0..packer.open.len() {
         if shapes.iter().all(|s| packer.left[*s] == 0) {
-            return;
+            break;
         }
         let open = packer.open[index].clone();
         let mut pods = open.pods.clone();
