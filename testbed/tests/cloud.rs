@@ -100,6 +100,12 @@ async fn the_cheapest_offer_wins_whatever_the_order() {
     let offers = [("m5.2xlarge", ZONE), ("c5.large", OTHER_ZONE), ("m5.large", ZONE)];
     let reply = fleet(&cloud, "on-demand", 3, "", &offers).await.unwrap();
     assert_eq!(outcome(&reply), (vec![("c5.large".into(), 3)], vec![]));
+    let answer = Element::parse(&reply.text()).unwrap();
+    let launched = &answer.items("fleetInstanceSet")[0];
+    let template = launched.at("launchTemplateAndOverrides/launchTemplateSpecification").unwrap();
+    assert_eq!(template.text_at("version"), "1");
+    assert!(template.text_at("launchTemplateId").starts_with("lt-"));
+    assert_eq!(launched.text_at("availabilityZone"), OTHER_ZONE);
 
     cloud.market().set_price(Pool::new("m5.2xlarge", ZONE, CapacityType::Spot), 1);
     let reply = fleet(&cloud, "spot", 1, "", &offers).await.unwrap();

@@ -22,6 +22,13 @@ const ECHOED: [(&str, &str); 5] = [
     ("MaxPrice", "maxPrice"),
 ];
 
+/// Fields that name a launch template, as (request name, answer name).
+const TEMPLATE: [(&str, &str); 3] = [
+    ("LaunchTemplateId", "launchTemplateId"),
+    ("LaunchTemplateName", "launchTemplateName"),
+    ("Version", "version"),
+];
+
 /// A CreateFleet request that the market understands.
 pub(super) struct Fleet {
     /// How many to buy in which way, and by which strategy.
@@ -40,7 +47,13 @@ struct Offer {
 struct Outcome<'a> {
     offer: &'a Offer,
     capacity_type: CapacityType,
-    result: Result<Vec<String>, (String, String)>,
+    result: Result<Launched, (String, String)>,
+}
+
+struct Launched {
+    instance_ids: Vec<String>,
+    /// The launch template as moto resolved it: id and version number.
+    template: BTreeMap<String, String>,
 }
 
 impl Fleet {
@@ -105,10 +118,10 @@ impl Fleet {
                         return Ok(Carried::from(reply));
                     }
                     let answer = Element::parse(&reply.text())?;
-                    let ids = instance_ids(&answer);
-                    inner.market.lock().launched(&pool, &ids);
+                    let launched = Launched::read(&answer);
+                    inner.market.lock().launched(&pool, &launched.instance_ids);
                     fleet_id.get_or_insert_with(|| answer.text_at("fleetId").to_owned());
-                    outcomes.push(Outcome { offer, capacity_type: *kind, result: Ok(ids) });
+                    outcomes.push(Outcome { offer, capacity_type: *kind, result: Ok(launched) });
                     wanted -= granted;
                 }
                 if wanted > 0 {
@@ -118,7 +131,7 @@ impl Fleet {
             }
         }
         let launched = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
-        let instance_ids = launched.flatten().cloned().collect();
+        let instance_ids = launched.flat_map(|one| one.instance_ids.clone()).collect();
         let fleet_id = fleet_id.unwrap_or_else(|| inner.made_up_fleet_id());
         let reply = Reply::new(200, "text/xml", render(&fleet_id, &outcomes));
         Ok(Carried { reply, launched: instance_ids, ..Carried::default() })
@@ -231,9 +244,22 @@ fn no_capacity(pool: &Pool) -> (String, String) {
     ("InsufficientInstanceCapacity".to_owned(), message)
 }
 
-fn instance_ids(answer: &Element) -> Vec<String> {
-    let sets = answer.items("fleetInstanceSet").iter();
-    sets.flat_map(|item| item.items("instanceIds")).map(|id| id.text.clone()).collect()
+impl Launched {
+    fn read(answer: &Element) -> Self {
+        let items = answer.items("fleetInstanceSet");
+        let ids = items.iter().flat_map(|item| item.items("instanceIds"));
+        let template = items
+            .first()
+            .and_then(|item| item.at("launchTemplateAndOverrides/launchTemplateSpecification"));
+        let field = |(name, tag): (&str, &str)| {
+            let value = template?.at(tag)?.text.clone();
+            Some((name.to_owned(), value))
+        };
+        Self {
+            instance_ids: ids.map(|id| id.text.clone()).collect(),
+            template: TEMPLATE.into_iter().filter_map(field).collect(),
+        }
+    }
 }
 
 fn render(fleet_id: &str, outcomes: &[Outcome<'_>]) -> String {
@@ -254,7 +280,7 @@ fn render(fleet_id: &str, outcomes: &[Outcome<'_>]) -> String {
         });
         write_element(out, "fleetInstanceSet", |out| {
             for outcome in outcomes {
-                if let Ok(ids) = &outcome.result {
+                if let Ok(launched) = &outcome.result {
                     write_element(out, "item", |out| {
                         write_offer(out, outcome);
                         write_text(
@@ -262,8 +288,9 @@ fn render(fleet_id: &str, outcomes: &[Outcome<'_>]) -> String {
                             "instanceType",
                             get(&outcome.offer.override_, "InstanceType"),
                         );
+                        write_text(out, "availabilityZone", &outcome.offer.zone);
                         write_element(out, "instanceIds", |out| {
-                            for id in ids {
+                            for id in &launched.instance_ids {
                                 write_text(out, "item", id);
                             }
                         });
@@ -276,14 +303,14 @@ fn render(fleet_id: &str, outcomes: &[Outcome<'_>]) -> String {
 }
 
 fn write_offer(out: &mut String, outcome: &Outcome<'_>) {
+    let template = match &outcome.result {
+        Ok(launched) => &launched.template,
+        Err(_) => &outcome.offer.template,
+    };
     write_element(out, "launchTemplateAndOverrides", |out| {
         write_element(out, "launchTemplateSpecification", |out| {
-            for (name, tag) in [
-                ("LaunchTemplateId", "launchTemplateId"),
-                ("LaunchTemplateName", "launchTemplateName"),
-                ("Version", "version"),
-            ] {
-                if let Some(value) = outcome.offer.template.get(name) {
+            for (name, tag) in TEMPLATE {
+                if let Some(value) = template.get(name) {
                     write_text(out, tag, value);
                 }
             }
