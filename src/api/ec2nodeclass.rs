@@ -1,29 +1,93 @@
-//! `karpenter.k8s.aws/v1` EC2NodeClass: how nodes are bought on EC2.
-#![expect(clippy::struct_field_names, reason = "the names are those of EC2")]
-#![expect(unreachable_pub, reason = "the KubeSchema derive repeats each struct in a private scope")]
+//! `EC2NodeClass` (`karpenter.k8s.aws/v1`): how a node is built on EC2.
+//!
+//! The selector terms, the hardware settings, the kubelet block and the status each have their own module.
+
+pub mod hardware;
+pub mod kubelet;
+pub mod selectors;
+pub mod status;
 
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::common::{Condition, RequirementSpec};
-use crate::model::quantity::Quantity;
+use super::common::CelRule;
+pub use hardware::{
+    BlockDevice, BlockDeviceMapping, ConnectionTracking, CpuOptions, HttpTokens,
+    InstanceStorePolicy, InterfaceType, MetadataOptions, NetworkInterface, Toggle, VolumeType,
+};
+pub use selectors::{
+    AmiSelectorTerm, CapacityReservationSelectorTerm, PlacementGroupSelector,
+    SecurityGroupSelectorTerm, SubnetSelectorTerm,
+};
+pub use status::{AmiStatus, EC2NodeClassStatus, SecurityGroupStatus, SubnetStatus};
 
-/// Settings of EC2 nodes.
-#[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub(crate) const ROLE_XOR_PROFILE: CelRule = (
+    "has(self.role) != has(self.instanceProfile)",
+    "must specify exactly one of ['role', 'instanceProfile']",
+);
+pub(crate) const ROLE_NOT_EMPTY: CelRule = ("self != ''", "role cannot be empty");
+pub(crate) const PROFILE_NOT_EMPTY: CelRule = ("self != ''", "instanceProfile cannot be empty");
+pub(crate) const FAMILY_WITHOUT_ALIAS: CelRule = (
+    "has(self.amiFamily) || self.amiSelectorTerms.exists(x, has(x.alias))",
+    "must specify amiFamily if amiSelectorTerms does not contain an alias",
+);
+pub(crate) const FAMILY_OF_ALIAS: CelRule = (
+    "!has(self.amiFamily) || self.amiFamily == 'Custom' || self.amiSelectorTerms.all(x, !has(x.alias) || x.alias.startsWith(self.amiFamily.lowerAscii() + '@'))",
+    "amiFamily must be the family of the alias or 'Custom'",
+);
+pub(crate) const ALIAS_IS_ALONE: CelRule = (
+    "!self.exists(x, has(x.alias)) || self.size() == 1",
+    "'alias' is mutually exclusive, cannot be set with a combination of other amiSelectorTerms",
+);
+pub(crate) const ONE_ROOT_VOLUME: CelRule = (
+    "self.filter(x, has(x.rootVolume) && x.rootVolume).size() <= 1",
+    "must have only one blockDeviceMappings with rootVolume",
+);
+pub(crate) const PRIMARY_INTERFACE: CelRule = (
+    "self.exists(x, x.networkCardIndex == 0 && x.deviceIndex == 0 && x.interfaceType == 'interface')",
+    "networkInterfaces must contain the primary interface (networkCardIndex 0, deviceIndex 0, interfaceType 'interface')",
+);
+pub(crate) const UNIQUE_INTERFACES: CelRule = (
+    "self.all(x, self.exists_one(y, x.networkCardIndex == y.networkCardIndex && x.deviceIndex == y.deviceIndex))",
+    "networkCardIndex and deviceIndex must be unique together",
+);
+pub(crate) const ONE_EFA_PER_CARD: CelRule = (
+    "self.all(x, x.interfaceType != 'efa-only' || self.exists_one(y, y.interfaceType == 'efa-only' && x.networkCardIndex == y.networkCardIndex))",
+    "a network card can have only one 'efa-only' interface",
+);
+pub(crate) const TAG_EMPTY: CelRule = ("self.all(k, k != '')", "empty tag keys aren't supported");
+pub(crate) const TAG_EKS: CelRule = (
+    "self.all(k, k != 'eks:eks-cluster-name')",
+    "tag contains a restricted tag matching eks:eks-cluster-name",
+);
+pub(crate) const TAG_CLUSTER: CelRule = (
+    "self.all(k, !k.startsWith('kubernetes.io/cluster'))",
+    "tag contains a restricted tag matching kubernetes.io/cluster/",
+);
+pub(crate) const TAG_OWN: CelRule = (
+    "self.all(k, !(k in ['karpenter.sh/nodepool', 'karpenter.sh/nodeclaim', 'karpenter.k8s.aws/ec2nodeclass']))",
+    "tag contains a restricted tag matching karpenter.sh/nodepool, karpenter.sh/nodeclaim or karpenter.k8s.aws/ec2nodeclass",
+);
+
+/// How a node is built on EC2.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "karpenter.k8s.aws",
     version = "v1",
     kind = "EC2NodeClass",
     plural = "ec2nodeclasses",
-    shortname = "ec2nc",
-    shortname = "ec2ncs",
-    category = "karpenter",
     status = "EC2NodeClassStatus",
     derive = "PartialEq",
     derive = "Default",
+    shortname = "ec2nc",
+    shortname = "ec2ncs",
+    category = "karpenter",
+    doc = "An EC2NodeClass says how nodes are built on EC2.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -32,479 +96,143 @@ use crate::model::quantity::Quantity;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role", priority = 1)
 )]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = ("(has(self.role) && self.role != '') != (has(self.instanceProfile) && self.instanceProfile != '')", "must specify exactly one of ['role', 'instanceProfile']"),
-    validation = ("has(self.amiFamily) || self.amiSelectorTerms.exists(x, has(x.alias))", "must specify amiFamily if amiSelectorTerms does not contain an alias"),
-    validation = ("!has(self.amiFamily) || self.amiFamily == 'Custom' || !self.amiSelectorTerms.exists(x, has(x.alias)) || self.amiSelectorTerms.exists(x, has(x.alias) && x.alias.split('@')[0] == self.amiFamily.lowerAscii())", "amiFamily must match the family of the alias or be Custom")
-)]
+#[x_kube(validation = ROLE_XOR_PROFILE, validation = FAMILY_WITHOUT_ALIAS, validation = FAMILY_OF_ALIAS)]
 pub struct EC2NodeClassSpec {
-    /// Subnets that nodes may be in.
+    /// Which subnets nodes start in. A subnet that matches one term is used.
     #[schemars(length(min = 1, max = 30))]
-    #[x_kube(
-        validation = ("self.all(x, has(x.tags) || has(x.id))", "expected at least one, got none, ['tags', 'id']"),
-        validation = ("self.all(x, !(has(x.id) && has(x.tags)))", "'id' is mutually exclusive, cannot be set with a combination of other fields in a subnet selector term")
-    )]
     pub subnet_selector_terms: Vec<SubnetSelectorTerm>,
-    /// Security groups of the nodes.
+    /// Which security groups nodes get. All groups that match a term are used.
     #[schemars(length(min = 1, max = 30))]
-    #[x_kube(
-        validation = ("self.all(x, has(x.tags) || has(x.id) || has(x.name))", "expected at least one, got none, ['tags', 'id', 'name']"),
-        validation = ("self.all(x, !(has(x.id) && (has(x.tags) || has(x.name))))", "'id' is mutually exclusive, cannot be set with a combination of other fields in a security group selector term"),
-        validation = ("self.all(x, !(has(x.name) && (has(x.tags) || has(x.id))))", "'name' is mutually exclusive, cannot be set with a combination of other fields in a security group selector term")
-    )]
     pub security_group_selector_terms: Vec<SecurityGroupSelectorTerm>,
-    /// Images of the nodes.
+    /// Which images nodes start from. The newest that fits the instance type is used.
     #[schemars(length(min = 1, max = 30))]
-    #[x_kube(
-        validation = ("self.all(x, has(x.tags) || has(x.id) || has(x.name) || has(x.alias) || has(x.ssmParameter))", "expected at least one, got none, ['tags', 'id', 'name', 'alias', 'ssmParameter']"),
-        validation = ("!self.exists(x, has(x.id) && (has(x.alias) || has(x.tags) || has(x.name) || has(x.owner)))", "'id' is mutually exclusive, cannot be set with a combination of other fields in amiSelectorTerms"),
-        validation = ("!self.exists(x, has(x.alias) && (has(x.id) || has(x.tags) || has(x.name) || has(x.owner)))", "'alias' is mutually exclusive, cannot be set with a combination of other fields in amiSelectorTerms"),
-        validation = ("!(self.exists(x, has(x.alias)) && self.size() != 1)", "'alias' is mutually exclusive, cannot be set with a combination of other amiSelectorTerms")
-    )]
+    #[x_kube(validation = ALIAS_IS_ALONE)]
     pub ami_selector_terms: Vec<AmiSelectorTerm>,
-    /// Family of the images, when no alias names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ami_family: Option<AmiFamily>,
-    /// Reserved capacity that nodes may use.
+    /// Which capacity reservations may be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 30))]
     pub capacity_reservation_selector_terms: Vec<CapacityReservationSelectorTerm>,
-    /// Placement group of the nodes.
+    /// The placement group that nodes start in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement_group_selector: Option<PlacementGroupSelector>,
-    /// Whether nodes get a public address; the subnet's setting when absent.
-    #[serde(default, rename = "associatePublicIPAddress", skip_serializing_if = "Option::is_none")]
+    /// How user data and default volumes are made. Follows from the alias when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ami_family: Option<AmiFamily>,
+    /// Whether nodes get a public address. Unset leaves it to the subnet.
+    #[serde(rename = "associatePublicIPAddress", default, skip_serializing_if = "Option::is_none")]
     pub associate_public_ip_address: Option<bool>,
-    /// Prefixes on the primary interface.
+    /// How many address prefixes (/28 for IPv4, /80 for IPv6) the primary interface gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ip_prefix_count: Option<i32>,
-    /// User data, merged into what the family needs.
+    /// User data, merged with ours in the way of the image family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
-    /// IAM role of the nodes; an instance profile is made for it.
+    /// The IAM role of nodes; an instance profile is made for it. Excludes instanceProfile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
+    #[x_kube(validation = ROLE_NOT_EMPTY)]
     pub role: Option<String>,
-    /// Instance profile of the nodes, in place of `role`.
+    /// The IAM instance profile of nodes. Excludes role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
+    #[x_kube(validation = PROFILE_NOT_EMPTY)]
     pub instance_profile: Option<String>,
-    /// Tags of instances, volumes and launch templates.
+    /// Tags of everything that is created for a node. EC2 takes at most 50 per resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
-    #[x_kube(
-        validation = ("self.all(k, k != '')", "empty tag keys aren't supported"),
-        validation = ("self.all(k, k != 'eks:eks-cluster-name')", "tag contains a restricted tag matching eks:eks-cluster-name"),
-        validation = ("self.all(k, !k.startsWith('kubernetes.io/cluster'))", "tag contains a restricted tag matching kubernetes.io/cluster/"),
-        validation = ("self.all(k, k != 'karpenter.sh/nodepool')", "tag contains a restricted tag matching karpenter.sh/nodepool"),
-        validation = ("self.all(k, k != 'karpenter.sh/nodeclaim')", "tag contains a restricted tag matching karpenter.sh/nodeclaim"),
-        validation = ("self.all(k, k != 'karpenter.k8s.aws/ec2nodeclass')", "tag contains a restricted tag matching karpenter.k8s.aws/ec2nodeclass")
-    )]
+    #[x_kube(validation = TAG_EMPTY, validation = TAG_EKS, validation = TAG_CLUSTER, validation = TAG_OWN)]
     pub tags: BTreeMap<String, String>,
-    /// Volumes.
+    /// Volumes of nodes. Unset takes the default of the image family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
-    #[x_kube(validation = ("self.filter(x, has(x.rootVolume) && x.rootVolume == true).size() <= 1", "must have only one blockDeviceMappings with rootVolume"))]
+    #[x_kube(validation = ONE_ROOT_VOLUME)]
     pub block_device_mappings: Vec<BlockDeviceMapping>,
-    /// What is done with instance store disks.
+    /// What to do with the disks that belong to the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_store_policy: Option<InstanceStorePolicy>,
-    /// Network interfaces.
+    /// Network interfaces of nodes. Unset gives one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 150))]
-    #[x_kube(validation = ("self.size() == 0 || self.exists(x, x.networkCardIndex == 0 && x.deviceIndex == 0 && x.interfaceType == 'interface')", "must include the primary interface: networkCardIndex 0, deviceIndex 0, interfaceType interface"))]
+    #[x_kube(validation = PRIMARY_INTERFACE, validation = UNIQUE_INTERFACES, validation = ONE_EFA_PER_CARD)]
     pub network_interfaces: Vec<NetworkInterface>,
-    /// Whether detailed monitoring is on.
+    /// Whether metrics come each minute instead of each five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detailed_monitoring: Option<bool>,
-    /// The instance metadata service.
+    /// Access to the instance metadata service.
     #[serde(default)]
     pub metadata_options: MetadataOptions,
-    /// Connection tracking.
+    /// How long the security groups remember idle connections. Needs Nitro types.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_tracking: Option<ConnectionTracking>,
-    /// CPU options.
+    /// Processor features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_options: Option<CpuOptions>,
-    /// Context of the fleet request, reserved for identifiers that AWS gives out.
+    /// Passed to CreateFleet as it is; reserved by EC2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// Kubelet settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Kubelet configuration of nodes, in the words of kubelet.config.k8s.io/v1beta1.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "open_object")]
-    pub kubelet: Option<serde_json::Map<String, serde_json::Value>>,
+    pub kubelet: Map<String, Value>,
 }
 
-fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// Selects subnets by tags or id.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SubnetSelectorTerm {
-    /// Tags that must all be there; `*` as value means any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    #[x_kube(validation = ("self.all(k, k != '' && self[k] != '')", "empty tag keys or values aren't supported"))]
-    pub tags: Option<BTreeMap<String, String>>,
-    /// Id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^subnet-[0-9a-z]+$"))]
-    pub id: Option<String>,
-}
-
-/// Selects security groups by tags, id or name.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SecurityGroupSelectorTerm {
-    /// Tags that must all be there; `*` as value means any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    #[x_kube(validation = ("self.all(k, k != '' && self[k] != '')", "empty tag keys or values aren't supported"))]
-    pub tags: Option<BTreeMap<String, String>>,
-    /// Id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^sg-[0-9a-z]+$"))]
-    pub id: Option<String>,
-    /// Group name (not the Name tag).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
-/// Selects images.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AmiSelectorTerm {
-    /// Family and version, such as `al2023@latest`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 30))]
-    #[x_kube(
-        validation = ("self.matches('^[a-zA-Z0-9]+@.+$')", "'alias' is improperly formatted, must match the format 'family@version'"),
-        validation = ("self.split('@')[0] in ['al2','al2023','bottlerocket','windows2019','windows2022','windows2025']", "family is not supported, must be one of the following: 'al2', 'al2023', 'bottlerocket', 'windows2019', 'windows2022', 'windows2025'"),
-        validation = ("self.split('@')[0] in ['windows2019','windows2022','windows2025'] ? self.split('@')[1] == 'latest' : true", "windows families may only specify version 'latest'")
-    )]
-    pub alias: Option<String>,
-    /// Tags that must all be there; `*` as value means any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    #[x_kube(validation = ("self.all(k, k != '' && self[k] != '')", "empty tag keys or values aren't supported"))]
-    pub tags: Option<BTreeMap<String, String>>,
-    /// Id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^ami-[0-9a-z]+$"))]
-    pub id: Option<String>,
-    /// Name, with wildcards.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Owner: account id, `self`, `amazon` or `aws-marketplace`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// SSM parameter that holds an image id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssm_parameter: Option<String>,
-}
-
-/// Selects capacity reservations.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = ("has(self.tags) || has(self.id) || has(self.instanceMatchCriteria)", "expected at least one, got none, ['tags', 'id', 'instanceMatchCriteria']"),
-    validation = ("!(has(self.id) && (has(self.tags) || has(self.ownerID) || has(self.instanceMatchCriteria)))", "'id' is mutually exclusive, cannot be set along with other fields in a capacity reservation selector term")
-)]
-pub struct CapacityReservationSelectorTerm {
-    /// Tags that must all be there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    pub tags: Option<BTreeMap<String, String>>,
-    /// Id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^cr-[0-9a-z]+$"))]
-    pub id: Option<String>,
-    /// Account that owns the reservation.
-    #[serde(default, rename = "ownerID", skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[0-9]{12}$"))]
-    pub owner_id: Option<String>,
-    /// `open` or `targeted`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance_match_criteria: Option<MatchCriteria>,
-}
-
-/// How instances match a reservation.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MatchCriteria {
-    /// Any equal instance.
-    Open,
-    /// Only instances that name the reservation.
-    Targeted,
-}
-
-/// Selects the placement group.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.name) != has(self.id)", "must specify exactly one of ['name', 'id']"))]
-pub struct PlacementGroupSelector {
-    /// Name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub name: Option<String>,
-    /// Id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^pg-[0-9a-z]+$"))]
-    pub id: Option<String>,
-}
-
-/// Families of images.
-#[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
-#[expect(missing_docs, reason = "the names are those of the API")]
-pub enum AmiFamily {
-    AL2,
-    #[default]
-    AL2023,
-    Bottlerocket,
-    Custom,
-    Windows2019,
-    Windows2022,
-    Windows2025,
-}
-
-/// A volume.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BlockDeviceMapping {
-    /// Device name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device_name: Option<String>,
-    /// Whether it is the volume that pods' ephemeral storage is on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub root_volume: Option<bool>,
-    /// The volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ebs: Option<BlockDevice>,
-}
-
-/// An EBS volume.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.snapshotID) || has(self.volumeSize)", "snapshotID or volumeSize must be defined"))]
-pub struct BlockDevice {
-    /// Whether it goes with the instance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delete_on_termination: Option<bool>,
-    /// Whether it is encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encrypted: Option<bool>,
-    /// Provisioned operations per second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iops: Option<i64>,
-    /// Key.
-    #[serde(default, rename = "kmsKeyID", skip_serializing_if = "Option::is_none")]
-    pub kms_key_id: Option<String>,
-    /// Snapshot that it is made from.
-    #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
-    pub snapshot_id: Option<String>,
-    /// Throughput, MiB/s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub throughput: Option<i64>,
-    /// Initialization rate from the snapshot, MiB/s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 100, max = 300))]
-    pub volume_initialization_rate: Option<i32>,
-    /// Size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_size: Option<Quantity>,
-    /// Type.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_type: Option<VolumeType>,
-}
-
-/// Types of volumes.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are those of EC2")]
-pub enum VolumeType {
-    Standard,
-    Io1,
-    Io2,
-    Gp2,
-    Sc1,
-    St1,
-    #[default]
-    Gp3,
-}
-
-/// What is done with instance store disks.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum InstanceStorePolicy {
-    /// They become one array for pods' ephemeral storage.
-    RAID0,
-}
-
-/// A network interface.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NetworkInterface {
-    /// Network card.
-    #[schemars(range(min = 0))]
-    pub network_card_index: i32,
-    /// Device.
-    #[schemars(range(min = 0))]
-    pub device_index: i32,
-    /// Type.
-    pub interface_type: InterfaceType,
-}
-
-/// Types of network interfaces.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InterfaceType {
-    /// Ordinary interface.
-    Interface,
-    /// Only for the elastic fabric.
-    EfaOnly,
-}
-
-/// Settings of the instance metadata service.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MetadataOptions {
-    /// Whether it is reachable.
-    #[serde(default = "enabled")]
-    #[schemars(extend("enum" = ["enabled", "disabled"]))]
-    pub http_endpoint: String,
-    /// Whether it has an IPv6 address.
-    #[serde(default = "disabled", rename = "httpProtocolIPv6")]
-    #[schemars(extend("enum" = ["enabled", "disabled"]))]
-    pub http_protocol_ipv6: String,
-    /// How many hops an answer may travel; 1 keeps it from pods.
-    #[serde(default = "one_hop")]
-    #[schemars(range(min = 1, max = 64))]
-    pub http_put_response_hop_limit: i64,
-    /// Whether a token is needed.
-    #[serde(default = "required")]
-    #[schemars(extend("enum" = ["required", "optional"]))]
-    pub http_tokens: String,
-}
-
-fn enabled() -> String {
-    "enabled".to_owned()
-}
-
-fn disabled() -> String {
-    "disabled".to_owned()
-}
-
-fn one_hop() -> i64 {
-    1
-}
-
-fn required() -> String {
-    "required".to_owned()
-}
-
-impl Default for MetadataOptions {
-    fn default() -> Self {
-        Self {
-            http_endpoint: enabled(),
-            http_protocol_ipv6: disabled(),
-            http_put_response_hop_limit: one_hop(),
-            http_tokens: required(),
-        }
+impl EC2NodeClassSpec {
+    /// The image family in force: the alias' own unless `amiFamily` says otherwise.
+    pub fn resolved_family(&self) -> Option<AmiFamily> {
+        self.ami_family.or_else(|| {
+            let alias = self.ami_selector_terms.iter().find_map(|term| term.alias.as_deref())?;
+            AmiFamily::of_alias(alias.split('@').next()?)
+        })
     }
 }
 
-/// Time-outs of connection tracking, seconds.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.tcpEstablishedTimeout) || has(self.udpStreamTimeout) || has(self.udpTimeout)", "at least one timeout must be set"))]
-pub struct ConnectionTracking {
-    /// Idle established TCP connections.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 60, max = 432_000))]
-    pub tcp_established_timeout: Option<i32>,
-    /// Idle UDP streams.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 60, max = 180))]
-    pub udp_stream_timeout: Option<i32>,
-    /// Idle UDP flows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 30, max = 60))]
-    pub udp_timeout: Option<i32>,
+fn open_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// CPU options.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CpuOptions {
-    /// Whether virtual machines may run inside.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("enum" = ["enabled", "disabled"]))]
-    pub nested_virtualization: Option<String>,
+/// The images that we know how to configure.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum AmiFamily {
+    /// Amazon Linux 2.
+    AL2,
+    /// Amazon Linux 2023.
+    AL2023,
+    /// Bottlerocket.
+    Bottlerocket,
+    /// User data is the user's alone.
+    Custom,
+    /// Windows Server 2019.
+    Windows2019,
+    /// Windows Server 2022.
+    Windows2022,
+    /// Windows Server 2025.
+    Windows2025,
 }
 
-/// What the class resolved to.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EC2NodeClassStatus {
-    /// Subnets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub subnets: Vec<SubnetStatus>,
-    /// Security groups.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub security_groups: Vec<SecurityGroupStatus>,
-    /// Images.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub amis: Vec<AmiStatus>,
-    /// Instance profile.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub instance_profile: String,
-    /// Conditions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-}
+impl AmiFamily {
+    /// The families that an alias may name, with the alias' word.
+    pub const ALIASES: [(&'static str, Self); 6] = [
+        ("al2", Self::AL2),
+        ("al2023", Self::AL2023),
+        ("bottlerocket", Self::Bottlerocket),
+        ("windows2019", Self::Windows2019),
+        ("windows2022", Self::Windows2022),
+        ("windows2025", Self::Windows2025),
+    ];
 
-/// A subnet.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SubnetStatus {
-    /// Id.
-    pub id: String,
-    /// Zone name.
-    pub zone: String,
-    /// Zone id.
-    #[serde(default, rename = "zoneID", skip_serializing_if = "String::is_empty")]
-    pub zone_id: String,
-}
+    /// The family that an alias names with the word before its `@`.
+    pub fn of_alias(word: &str) -> Option<Self> {
+        Self::ALIASES.iter().find(|(name, _)| *name == word).map(|(_, family)| *family)
+    }
 
-/// A security group.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SecurityGroupStatus {
-    /// Id.
-    pub id: String,
-    /// Name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-}
+    /// The word before the `@` of this family's alias; none for Custom.
+    pub fn alias(self) -> Option<&'static str> {
+        Self::ALIASES.iter().find(|(_, family)| *family == self).map(|(name, _)| *name)
+    }
 
-/// An image.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AmiStatus {
-    /// Id.
-    pub id: String,
-    /// Name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// Whether its owner deprecated it.
-    #[serde(default)]
-    pub deprecated: bool,
-    /// Which instance types it boots.
-    #[serde(default)]
-    pub requirements: Vec<RequirementSpec>,
+    /// Whether nodes run Windows.
+    pub fn is_windows(self) -> bool {
+        matches!(self, Self::Windows2019 | Self::Windows2022 | Self::Windows2025)
+    }
 }

@@ -1,26 +1,33 @@
-//! `karpenter.sh/v1` NodeClaim: the durable record of a decision to have a node.
-#![expect(unreachable_pub, reason = "the KubeSchema derive repeats each struct in a private scope")]
+//! `NodeClaim` (`karpenter.sh/v1`): the durable record of one decision to have a node.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{Condition, NillableDuration, NodeClassRef, RequirementSpec, TaintSpec};
-use super::nodepool::default_expiry;
-use crate::model::quantity::Quantity;
+use super::common::{
+    CelRule, NodeClassRef, Requirement, ResourceList, Taint, resource_list, resource_list_schema,
+};
+use super::conditions::Condition;
+use super::duration::{GoDuration, NillableDuration};
+use super::nodepool::default_expire_after;
 
-/// A node that is wanted.
-#[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub(crate) const SPEC_IS_FIXED: CelRule = ("self == oldSelf", "spec is immutable");
+
+/// What was decided when the claim was written. It never changes afterwards.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "karpenter.sh",
     version = "v1",
     kind = "NodeClaim",
     plural = "nodeclaims",
-    category = "karpenter",
     status = "NodeClaimStatus",
     derive = "PartialEq",
+    category = "karpenter",
+    doc = "A NodeClaim is the record of one decision to have a node.",
     printcolumn(
         name = "Type",
         type_ = "string",
@@ -64,72 +71,101 @@ use crate::model::quantity::Quantity;
         priority = 1
     )
 )]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self == oldSelf", "spec is immutable"))]
+#[x_kube(validation = SPEC_IS_FIXED)]
 pub struct NodeClaimSpec {
-    /// Class that holds the cloud's settings.
+    /// The class that says how the node is built.
     pub node_class_ref: NodeClassRef,
-    /// What the node's labels must be; lists the acceptable instance types.
+    /// Limits the instance types, zones and prices that the node is chosen from.
     #[schemars(length(max = 100))]
-    pub requirements: Vec<RequirementSpec>,
-    /// What the pods that it was planned for ask together.
-    #[serde(default)]
-    pub resources: ClaimResources,
-    /// Taints that stay.
+    pub requirements: Vec<Requirement>,
+    /// Taints that the node keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
-    pub taints: Vec<TaintSpec>,
-    /// Taints that some agent takes off once the node has started.
+    pub taints: Vec<Taint>,
+    /// Taints that the node starts with and that an agent takes off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
-    pub startup_taints: Vec<TaintSpec>,
-    /// Age at which the node is replaced.
-    #[serde(default = "never_or_default")]
-    pub expire_after: Option<NillableDuration>,
-    /// Longest drain; without it a drain may take for ever.
+    pub startup_taints: Vec<Taint>,
+    /// What the node must have at least.
+    #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
+    pub resources: ResourceRequirements,
+    /// How long the node may drain before its pods are ended, whatever protects them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^([0-9]+(s|m|h))+$"))]
-    pub termination_grace_period: Option<String>,
+    pub termination_grace_period: Option<GoDuration>,
+    /// How long the node may live, or Never.
+    #[serde(default = "default_expire_after")]
+    pub expire_after: NillableDuration,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's type")]
-fn never_or_default() -> Option<NillableDuration> {
-    Some(default_expiry())
+impl Default for NodeClaimSpec {
+    fn default() -> Self {
+        Self {
+            node_class_ref: NodeClassRef::default(),
+            requirements: Vec::new(),
+            taints: Vec::new(),
+            startup_taints: Vec::new(),
+            resources: ResourceRequirements::default(),
+            termination_grace_period: None,
+            expire_after: default_expire_after(),
+        }
+    }
 }
 
-/// Resources of a claim.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+/// What a node must have at least.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ClaimResources {
-    /// Requests.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, Quantity>,
+pub struct ResourceRequirements {
+    /// The sum of the requests that the node was chosen for, daemons included.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "resource_list"
+    )]
+    #[schemars(schema_with = "resource_list_schema")]
+    pub requests: ResourceList,
 }
 
-/// What Harbinger says of a claim.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+impl ResourceRequirements {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+}
+
+/// What became of a claim.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeClaimStatus {
     /// Name of the node.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub node_name: String,
-    /// Provider's id of the instance.
-    #[serde(default, rename = "providerID", skip_serializing_if = "String::is_empty")]
-    pub provider_id: String,
-    /// Image of the instance.
-    #[serde(default, rename = "imageID", skip_serializing_if = "String::is_empty")]
-    pub image_id: String,
-    /// Capacity that the cloud promised.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub capacity: BTreeMap<String, Quantity>,
-    /// Allocatable that the cloud promised.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub allocatable: BTreeMap<String, Quantity>,
-    /// Last time a pod came to or left the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
-    pub last_pod_event_time: Option<String>,
-    /// Conditions.
+    pub node_name: Option<String>,
+    /// The cloud's name of the machine, as in the node's `spec.providerID`.
+    #[serde(rename = "providerID", default, skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<String>,
+    /// The image that the machine was started from.
+    #[serde(rename = "imageID", default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// What the machine has.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "resource_list"
+    )]
+    #[schemars(schema_with = "resource_list_schema")]
+    pub capacity: ResourceList,
+    /// What pods may use of it.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "resource_list"
+    )]
+    #[schemars(schema_with = "resource_list_schema")]
+    pub allocatable: ResourceList,
+    /// When a pod last came or went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_pod_event_time: Option<Time>,
+    /// Launched, Registered, Initialized, Ready and those of the node's end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }

@@ -1,19 +1,27 @@
 //! From API objects to the planner's words.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::common::{NillableDuration, NodeClassRef, RequirementSpec, TaintSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+
+use super::common::{
+    Effect, NodeClassRef, Operator, Requirement as RequirementSpec, ResourceList,
+    Taint as TaintSpec,
+};
 use super::conditions;
+use super::duration::{GoDuration, NillableDuration};
 use super::nodeclaim::NodeClaim;
-use super::nodepool::{ConsolidationPolicySpec, NodePool, NodeTemplate};
+use super::nodepool::{
+    ConsolidationPolicy as ConsolidationPolicySpec, NodeClaimTemplate, NodePool,
+};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
 use crate::model::pool::{ClassRef, ConsolidationPolicy, Pool};
 use crate::model::quantity::Quantity;
-use crate::model::requirement::{Requirement, Requirements};
+use crate::model::requirement::{self, Expression, Requirement, Requirements};
 use crate::model::resources::Resources;
+use crate::model::taints::{Taint, TaintEffect};
 use kube::ResourceExt;
 
 /// Key of the label that names the class: group and lower-case kind.
@@ -26,12 +34,7 @@ pub fn pool(object: &NodePool, ready: bool) -> Pool {
     let name = object.name_any();
     let template = &object.spec.template;
     let class = class_ref(&template.spec.node_class_ref);
-    let mut labels: Labels = template
-        .metadata
-        .labels
-        .iter()
-        .map(|(key, value)| (key.clone(), value.0.clone()))
-        .collect();
+    let mut labels: Labels = template.metadata.labels.clone();
     labels.insert(labels::NODEPOOL.to_owned(), name.clone());
     labels.insert(class_label(&class), class.name.to_string());
     let expressions: Vec<_> =
@@ -58,16 +61,13 @@ pub fn pool(object: &NodePool, ready: bool) -> Pool {
         annotations: template.metadata.annotations.clone(),
         taints: template.spec.taints.iter().map(TaintSpec::taint).collect(),
         startup_taints: template.spec.startup_taints.iter().map(TaintSpec::taint).collect(),
-        limits: object
-            .spec
-            .limits
-            .iter()
-            .map(|(name, quantity)| (Arc::from(&**name), Resources::amount(name, *quantity)))
+        limits: amounts(&object.spec.limits)
+            .map(|(name, quantity)| (Arc::from(name), Resources::amount(name, quantity)))
             .collect(),
         class,
-        expire_after: template.spec.expire_after.seconds(),
-        termination_grace: template.spec.termination_grace_period.as_deref().and_then(seconds),
-        consolidate_after: disruption.consolidate_after.seconds(),
+        expire_after: nillable(&template.spec.expire_after),
+        termination_grace: template.spec.termination_grace_period.as_ref().map(seconds),
+        consolidate_after: nillable(&disruption.consolidate_after),
         consolidation: match disruption.consolidation_policy {
             ConsolidationPolicySpec::WhenEmpty => ConsolidationPolicy::WhenEmpty,
             ConsolidationPolicySpec::WhenEmptyOrUnderutilized => {
@@ -94,8 +94,7 @@ pub fn claim(object: &NodeClaim) -> Claim {
     let created_at = object.creation_timestamp().map_or(0, |time| time.0.as_second());
     let stage_at = reached
         .and_then(|(_, name)| conditions::get(&status.conditions, name))
-        .and_then(|condition| condition.last_transition_time.parse::<jiff::Timestamp>().ok())
-        .map_or(created_at, jiff::Timestamp::as_second);
+        .map_or(created_at, |condition| condition.last_transition_time.0.as_second());
     let expressions: Vec<_> =
         object.spec.requirements.iter().map(RequirementSpec::expression).collect();
     Claim {
@@ -113,19 +112,16 @@ pub fn claim(object: &NodeClaim) -> Claim {
         taints: object.spec.taints.iter().map(TaintSpec::taint).collect(),
         startup_taints: object.spec.startup_taints.iter().map(TaintSpec::taint).collect(),
         stage: reached.map_or(ClaimStage::Pending, |(stage, _)| stage),
-        provider_id: status.provider_id.into(),
-        node_name: status.node_name.into(),
+        provider_id: status.provider_id.unwrap_or_default().into(),
+        node_name: status.node_name.unwrap_or_default().into(),
         capacity: resources(&status.capacity),
         allocatable: resources(&status.allocatable),
         created_at,
         stage_at,
         deleted_at: object.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
-        last_pod_event_at: status
-            .last_pod_event_time
-            .and_then(|time| time.parse::<jiff::Timestamp>().ok())
-            .map(jiff::Timestamp::as_second),
-        expire_after: object.spec.expire_after.and_then(NillableDuration::seconds),
-        termination_grace: object.spec.termination_grace_period.as_deref().and_then(seconds),
+        last_pod_event_at: status.last_pod_event_time.map(|time| time.0.as_second()),
+        expire_after: nillable(&object.spec.expire_after),
+        termination_grace: object.spec.termination_grace_period.as_ref().map(seconds),
         finalizers: object.finalizers().iter().map(|name| (&**name).into()).collect(),
     }
 }
@@ -138,21 +134,128 @@ fn class_ref(reference: &NodeClassRef) -> ClassRef {
     }
 }
 
-fn resources(list: &BTreeMap<String, Quantity>) -> Resources {
-    Resources::from_quantities(list.iter().map(|(name, quantity)| (&**name, *quantity)))
+/// Amounts by name, read. What the schema would refuse counts as absent.
+fn amounts(list: &ResourceList) -> impl Iterator<Item = (&str, Quantity)> {
+    list.iter().filter_map(|(name, text)| Some((&**name, text.0.parse().ok()?)))
 }
 
-fn seconds(text: &str) -> Option<i64> {
-    serde_json::from_value::<NillableDuration>(text.into()).ok()?.seconds()
+/// A list of amounts in the planner's words.
+pub fn resources(list: &ResourceList) -> Resources {
+    Resources::from_quantities(amounts(list))
+}
+
+/// Amounts as an object carries them.
+pub fn resource_list(resources: &Resources) -> ResourceList {
+    resources.to_quantities().into_iter().map(|(name, text)| (name, WireQuantity(text))).collect()
+}
+
+fn nillable(duration: &NillableDuration) -> Option<i64> {
+    match duration {
+        NillableDuration::After(duration) => Some(seconds(duration)),
+        NillableDuration::Never => None,
+    }
+}
+
+fn seconds(duration: &GoDuration) -> i64 {
+    i64::try_from(duration.seconds()).unwrap_or(i64::MAX)
+}
+
+impl RequirementSpec {
+    /// The requirement in the planner's words.
+    pub fn expression(&self) -> Expression {
+        Expression {
+            key: (&*self.key).into(),
+            operator: self.operator.into(),
+            values: self.values.iter().map(|value| (&**value).into()).collect(),
+            min_values: self.min_values.and_then(|least| u32::try_from(least).ok()),
+        }
+    }
+}
+
+impl From<Expression> for RequirementSpec {
+    fn from(expression: Expression) -> Self {
+        Self {
+            key: expression.key.to_string(),
+            operator: expression.operator.into(),
+            values: expression.values.iter().map(ToString::to_string).collect(),
+            min_values: expression.min_values.and_then(|least| i32::try_from(least).ok()),
+        }
+    }
+}
+
+impl From<Operator> for requirement::Operator {
+    fn from(operator: Operator) -> Self {
+        match operator {
+            Operator::In => Self::In,
+            Operator::NotIn => Self::NotIn,
+            Operator::Exists => Self::Exists,
+            Operator::DoesNotExist => Self::DoesNotExist,
+            Operator::Gt => Self::Gt,
+            Operator::Lt => Self::Lt,
+            Operator::Gte => Self::Gte,
+            Operator::Lte => Self::Lte,
+        }
+    }
+}
+
+impl From<requirement::Operator> for Operator {
+    fn from(operator: requirement::Operator) -> Self {
+        match operator {
+            requirement::Operator::In => Self::In,
+            requirement::Operator::NotIn => Self::NotIn,
+            requirement::Operator::Exists => Self::Exists,
+            requirement::Operator::DoesNotExist => Self::DoesNotExist,
+            requirement::Operator::Gt => Self::Gt,
+            requirement::Operator::Lt => Self::Lt,
+            requirement::Operator::Gte => Self::Gte,
+            requirement::Operator::Lte => Self::Lte,
+        }
+    }
+}
+
+impl TaintSpec {
+    /// The taint in the planner's words.
+    pub fn taint(&self) -> Taint {
+        Taint {
+            key: (&*self.key).into(),
+            value: self.value.as_deref().unwrap_or_default().into(),
+            effect: match self.effect {
+                Effect::NoSchedule => TaintEffect::NoSchedule,
+                Effect::PreferNoSchedule => TaintEffect::PreferNoSchedule,
+                Effect::NoExecute => TaintEffect::NoExecute,
+            },
+        }
+    }
+}
+
+impl From<&Taint> for TaintSpec {
+    fn from(taint: &Taint) -> Self {
+        Self {
+            key: taint.key.to_string(),
+            value: (!taint.value.is_empty()).then(|| taint.value.to_string()),
+            effect: match taint.effect {
+                TaintEffect::NoSchedule => Effect::NoSchedule,
+                TaintEffect::PreferNoSchedule => Effect::PreferNoSchedule,
+                TaintEffect::NoExecute => Effect::NoExecute,
+            },
+            time_added: None,
+        }
+    }
 }
 
 /// Digest of all that makes a node differ when it changes: the template without its requirements,
 /// which are compared by what they allow. Durations count by their value.
-pub fn template_hash(template: &NodeTemplate) -> String {
+pub fn template_hash(template: &NodeClaimTemplate) -> String {
     let mut template = template.clone();
     template.spec.requirements.clear();
-    template.spec.taints.sort_by(|a, b| a.key.cmp(&b.key));
-    template.spec.startup_taints.sort_by(|a, b| a.key.cmp(&b.key));
+    if let NillableDuration::After(after) = &mut template.spec.expire_after {
+        *after = GoDuration::from_secs(after.seconds());
+    }
+    if let Some(grace) = &mut template.spec.termination_grace_period {
+        *grace = GoDuration::from_secs(grace.seconds());
+    }
+    template.spec.taints.sort_by(|a, b| (&a.key, a.effect).cmp(&(&b.key, b.effect)));
+    template.spec.startup_taints.sort_by(|a, b| (&a.key, a.effect).cmp(&(&b.key, b.effect)));
     let text = serde_json::to_string(&template).unwrap_or_default();
     hex(text, 8)
 }
@@ -188,7 +291,7 @@ mod tests {
         assert_eq!(pool.expire_after, Some(2_592_000));
         assert_eq!(pool.consolidate_after, Some(0));
         let mut same = object.clone();
-        same.spec.template.spec.expire_after = NillableDuration::Seconds(2_592_000);
+        same.spec.template.spec.expire_after = NillableDuration::from_secs(2_592_000);
         same.spec.template.spec.requirements.clear();
         assert_eq!(template_hash(&same.spec.template), template_hash(&object.spec.template));
         same.spec.template.metadata.annotations.insert("a".into(), "b".into());

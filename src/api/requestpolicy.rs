@@ -1,59 +1,71 @@
-//! `harbinger.sh/v1alpha1` RequestPolicy: what happens to pods without resource requests.
-#![expect(unreachable_pub, reason = "the KubeSchema derive repeats each struct in a private scope")]
+//! `RequestPolicy` (`harbinger.sh/v1alpha1`): what happens to pods that ask for no cpu or no memory.
+//!
+//! One policy judges one resource of one container at most once. Several policies that match are ordered by
+//! priority, higher first, then by name; the first that has a rule for the resource decides.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::Condition;
-use crate::model::labels::LabelSelector;
-use crate::model::quantity::Quantity;
+use super::common::{CelRule, optional_quantity, quantity_schema};
+use super::conditions::Condition;
 
-/// What happens to containers that ask for nothing.
-///
-/// Policies are tried in order of `priority` (higher first), then of name; for each container and
-/// resource the first rule of a matching policy decides.
-#[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub(crate) const DEFAULT_NEEDS_VALUE: CelRule = (
+    "self.action != 'Default' || has(self.default)",
+    "a rule with action 'Default' must have a 'default'",
+);
+pub(crate) const VALUE_NEEDS_USE: CelRule = (
+    "!has(self.default) || self.action in ['Default', 'Shadow', 'Off']",
+    "'default' has no effect with this action",
+);
+
+/// What happens to pods that ask for no cpu, memory or ephemeral storage.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "harbinger.sh",
     version = "v1alpha1",
     kind = "RequestPolicy",
     plural = "requestpolicies",
-    shortname = "rqp",
-    category = "harbinger",
     status = "RequestPolicyStatus",
     derive = "PartialEq",
-    derive = "Default",
+    shortname = "reqpol",
+    category = "harbinger",
+    doc = "A RequestPolicy says what happens to pods without resource requests.",
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(name = "Rules", type_ = "string", json_path = ".status.rules"),
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
+    printcolumn(name = "Changed", type_ = "integer", json_path = ".status.counts.changed"),
+    printcolumn(name = "Warned", type_ = "integer", json_path = ".status.counts.warned"),
+    printcolumn(name = "Denied", type_ = "integer", json_path = ".status.counts.denied"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase")]
 pub struct RequestPolicySpec {
-    /// Which pods and containers are meant; all when absent.
-    #[serde(default, rename = "match")]
+    /// Which containers are judged. Empty means all.
+    #[serde(rename = "match", default, skip_serializing_if = "PolicyMatch::is_empty")]
     pub matches: PolicyMatch,
-    /// What happens, by resource.
-    #[schemars(length(min = 1, max = 10))]
-    #[x_kube(validation = ("self.all(x, self.exists_one(y, y.resource == x.resource))", "each resource may have one rule only"))]
+    /// What to do for each resource.
+    #[schemars(length(min = 1, max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub rules: Vec<PolicyRule>,
-    /// Whether an explicit request of 0 counts as missing.
+    /// Whether a request of zero counts as none, as the scheduler sees it.
     #[serde(default = "yes")]
     pub zero_means_missing: bool,
-    /// Whether the annotation `harbinger.sh/request-policy: skip` on a pod exempts it.
+    /// Whether the annotation `harbinger.sh/request-policy: skip` on a pod is honoured.
     #[serde(default)]
     pub allow_opt_out: bool,
-    /// Order among policies; higher is tried first.
+    /// Policies are asked in order of priority, higher first, then of name.
     #[serde(default)]
-    #[schemars(range(min = -1000, max = 1000))]
+    #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// Added to warnings and denials, for example where to ask.
+    /// Added to warnings and denials. `{namespace}`, `{pod}`, `{container}`, `{resource}` and `{policy}` are filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 200))]
+    #[schemars(length(max = 512))]
     pub message: Option<String>,
 }
 
@@ -61,85 +73,89 @@ fn yes() -> bool {
     true
 }
 
-/// Which pods and containers a policy means. All given parts must match.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+/// Which containers of which pods a policy judges. Every part that is given must match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyMatch {
-    /// Labels of the namespace (`kubernetes.io/metadata.name` is its name).
+    /// Selects namespaces by label. `kubernetes.io/metadata.name` is always there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "selector_schema")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Labels of the pod.
+    /// Selects pods by label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "selector_schema")]
     pub object_selector: Option<LabelSelector>,
-    /// Kinds of the controlling owner, such as `ReplicaSet`; `Pod` means pods without an owner.
+    /// Kinds of the workload that the pod belongs to, such as Deployment or Job; `Pod` is a pod without an owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub owner_kinds: Vec<String>,
     /// Names of containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub container_names: Vec<String>,
-    /// Kinds of containers. When absent: `Main` and `Sidecar`.
+    /// Kinds of containers. Unset means Main and Sidecar: an init container rarely changes what a pod needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3))]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub container_kinds: Vec<ContainerKind>,
 }
 
-fn selector_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Wire;
-    <Wire as JsonSchema>::json_schema(generator)
+impl PolicyMatch {
+    /// Whether it matches everything.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
-/// Kinds of containers.
+/// The part that a container plays in its pod.
 #[derive(
-    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum ContainerKind {
-    /// `spec.containers`.
+    /// Runs for the life of the pod.
     Main,
-    /// Init containers that end before the main ones start.
+    /// Runs before the others and ends.
     Init,
-    /// Init containers with `restartPolicy: Always`.
+    /// Starts with the init containers and keeps running.
     Sidecar,
 }
 
-/// What happens when one resource's request is missing.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+/// What to do about one resource.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.action != 'Default' || has(self.default)", "action Default needs a value in 'default'"))]
+#[x_kube(validation = DEFAULT_NEEDS_VALUE, validation = VALUE_NEEDS_USE)]
 pub struct PolicyRule {
-    /// Resource.
+    /// The resource that a container does not ask for.
     pub resource: PolicyResource,
-    /// What happens.
+    /// What to do then.
     pub action: PolicyAction,
-    /// Request to write; with `Deny` and `Warn` it is the value that the message proposes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The request to write with action Default; with Shadow, the one that would be written.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_quantity"
+    )]
+    #[schemars(schema_with = "quantity_schema")]
     pub default: Option<Quantity>,
-    /// Until this moment `Deny` only warns.
+    /// Before this moment Deny and Default only warn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
-    pub enforce_from: Option<String>,
+    pub enforce_from: Option<Time>,
 }
 
-/// Resources that policies speak of.
+/// Resources that a policy can ask for.
 #[derive(
-    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyResource {
-    /// CPU.
+    /// Processor time.
     Cpu,
     /// Memory.
     Memory,
-    /// Local ephemeral storage.
+    /// Disk of the node.
     EphemeralStorage,
 }
 
 impl PolicyResource {
-    /// The resource's name in requests.
-    pub const fn name(self) -> &'static str {
+    /// The name that containers use for it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
@@ -148,28 +164,62 @@ impl PolicyResource {
     }
 }
 
-/// What happens to a container without a request.
+/// What to do about a request that is missing.
 #[derive(
-    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum PolicyAction {
-    /// Nothing.
+    /// Nothing; policies of lower priority are not asked.
     Off,
-    /// It is counted.
+    /// Only count what would be done.
     Shadow,
-    /// The user is warned.
+    /// Let the pod in and tell its author.
     Warn,
-    /// The request is written.
+    /// Write the default.
     Default,
-    /// The pod is refused.
+    /// Refuse the pod.
     Deny,
 }
 
-/// What Harbinger says of a policy.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+/// What a policy did.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestPolicyStatus {
-    /// Conditions.
+    /// The generation that is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The rules in a line, such as `cpu=Default(100m) memory=Deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+    /// What the policy did since `countsSince`.
+    #[serde(default)]
+    pub counts: PolicyCounts,
+    /// When counting began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts_since: Option<Time>,
+    /// ValidationSucceeded and Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Pods by what a policy did to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyCounts {
+    /// Judged.
+    #[serde(default)]
+    pub matched: i64,
+    /// Would have been changed or refused.
+    #[serde(default)]
+    pub shadowed: i64,
+    /// Let in with a warning.
+    #[serde(default)]
+    pub warned: i64,
+    /// Given a request.
+    #[serde(default)]
+    pub changed: i64,
+    /// Refused.
+    #[serde(default)]
+    pub denied: i64,
 }

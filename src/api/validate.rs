@@ -1,291 +1,312 @@
-//! Rules that need more than a schema: what the CRDs' CEL rules and the run-time validation say.
+//! Holds an object that could be read against everything that must be true of it.
 //!
-//! The API server applies the CEL rules itself; this is for objects from files, and for the
-//! `ValidationSucceeded` condition.
+//! Three sources agree here: the bounds of the schema, the rules that an API server evaluates in CEL, and the
+//! checks that only a controller makes (reported there as the condition `ValidationSucceeded`). `simulate` uses
+//! them on files, the controllers on what the API server sends.
 
-use std::collections::BTreeSet;
+mod ec2nodeclass;
+mod kubelet;
+mod nodepool;
+mod requestpolicy;
+mod requirements;
 
-use super::common::{OperatorSpec, RequirementSpec};
-use super::decode::{FieldError, nearest};
-use super::ec2nodeclass::EC2NodeClassSpec;
-use super::nodepool::NodePoolSpec;
-use super::requestpolicy::{PolicyAction, RequestPolicySpec};
-use crate::model::instance::CapacityType;
-use crate::model::labels;
-use crate::model::requirement::Requirements;
+use std::fmt;
 
-/// Keys that articles spread, with the key that was meant.
-const MISTAKEN_KEYS: [(&str, &str); 6] = [
-    ("karpenter.k8s.aws/instance-type", labels::INSTANCE_TYPE),
-    ("karpenter.sh/instance-type", labels::INSTANCE_TYPE),
-    ("kubernetes.io/instance-type", labels::INSTANCE_TYPE),
-    ("node.kubernetes.io/zone", labels::ZONE),
-    ("capacity-type", labels::CAPACITY_TYPE),
-    ("karpenter.sh/provisioner-name", labels::NODEPOOL),
-];
+use serde::Serialize;
+use serde_json::Value;
 
-/// What is wrong with a pool.
-pub fn validate_nodepool(spec: &NodePoolSpec) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let template = &spec.template.spec;
-    let reference = &template.node_class_ref;
-    for (field, value) in
-        [("group", &reference.group), ("kind", &reference.kind), ("name", &reference.name)]
-    {
-        if value.is_empty() {
-            errors.push(FieldError::new(
-                format!("spec.template.spec.nodeClassRef.{field}"),
-                "must not be empty",
-                "",
-            ));
-        }
-    }
-    for (index, requirement) in template.requirements.iter().enumerate() {
-        validate_requirement(
-            requirement,
-            &format!("spec.template.spec.requirements[{index}]"),
-            &mut errors,
-        );
-    }
-    impossible(&template.requirements, &mut errors);
-    for key in spec.template.metadata.labels.keys() {
-        let path = format!("spec.template.metadata.labels[{key}]");
-        restricted(key, &path, &mut errors);
-    }
-    let mut seen = BTreeSet::new();
-    let startup = template.startup_taints.iter().map(|taint| ("startupTaints", taint));
-    for (list, taint) in template.taints.iter().map(|taint| ("taints", taint)).chain(startup) {
-        let taint = taint.taint();
-        if !seen.insert((taint.key.clone(), taint.effect)) {
-            errors.push(FieldError::new(
-                format!("spec.template.spec.{list}"),
-                format!("the taint {}:{} appears twice", taint.key, taint.effect),
-                "keep one",
-            ));
-        }
-    }
-    if spec.weight.is_some_and(|weight| !(1..=100).contains(&weight)) {
-        errors.push(FieldError::new("spec.weight", "must be from 1 to 100", ""));
-    }
-    if spec.replicas.is_some() && spec.weight.is_some() {
-        errors.push(FieldError::new(
-            "spec.weight",
-            "is not supported on a static NodePool",
-            "remove weight or replicas",
-        ));
-    }
-    for (index, budget) in spec.disruption.budgets.iter().enumerate() {
-        if budget.schedule.is_some() != budget.duration.is_some() {
-            errors.push(FieldError::new(
-                format!("spec.disruption.budgets[{index}]"),
-                "'schedule' must be set with 'duration'",
-                "set both or none",
-            ));
-        }
-    }
-    errors
+use super::common::CelRule;
+use super::schema::inspect;
+use super::{EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
+
+/// The longest value that is repeated in a message, in characters.
+const LONGEST_VALUE: usize = 120;
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Where it is, such as `spec.template.spec.requirements[0].key`.
+    pub path: String,
+    /// What was written, as JSON; absent when nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead, when that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
-fn validate_requirement(requirement: &RequirementSpec, path: &str, errors: &mut Vec<FieldError>) {
-    let key = &*requirement.key;
-    if let Some((_, right)) = MISTAKEN_KEYS.iter().find(|(wrong, _)| *wrong == key) {
-        errors.push(FieldError::new(
-            format!("{path}.key"),
-            format!("{key} is not a label that nodes carry"),
-            format!("use {right}"),
-        ));
-    } else if key == labels::NODEPOOL {
-        errors.push(FieldError::new(
-            format!("{path}.key"),
-            format!("{key} is restricted"),
-            "the pool sets it itself",
-        ));
-    } else {
-        restricted(key, &format!("{path}.key"), errors);
+impl FieldError {
+    /// An error about a value. Null means that the field is absent; lists and objects are not repeated.
+    pub fn new(path: &str, value: &Value, message: impl Into<String>) -> Self {
+        let value = match value {
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+            value => Some(shortened(&value.to_string())),
+        };
+        Self { path: path.to_owned(), value, message: message.into(), fix: None }
     }
-    let values = &requirement.values;
-    let at = format!("{path}.values");
-    match requirement.operator {
-        OperatorSpec::In | OperatorSpec::NotIn if values.is_empty() => {
-            errors.push(FieldError::new(
-                at,
-                format!("operator {:?} needs a value", requirement.operator),
-                "",
-            ));
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= LONGEST_VALUE {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(LONGEST_VALUE).collect();
+    format!("{start}…")
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path)?;
+        if let Some(value) = &self.value {
+            write!(f, "{value}: ")?;
         }
-        OperatorSpec::Gt | OperatorSpec::Lt | OperatorSpec::Gte | OperatorSpec::Lte => {
-            let one = matches!(values.as_slice(), [value] if value.parse::<u64>().is_ok());
-            if !one {
-                errors.push(FieldError::new(
-                    at,
-                    format!(
-                        "operator {:?} needs a single non-negative integer",
-                        requirement.operator
-                    ),
-                    format!("for example values: [\"{}\"]", 4),
-                ));
+        f.write_str(&self.message)?;
+        match &self.fix {
+            Some(fix) => write!(f, "; {fix}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+struct Report {
+    errors: Vec<FieldError>,
+}
+
+impl Report {
+    /// Starts with what the schema of the kind says about the object.
+    fn of<T: Serialize>(kind: &str, object: &T) -> Self {
+        let mut errors = Vec::new();
+        match serde_json::to_value(object) {
+            Ok(value) => {
+                let found = inspect(kind, &value).unwrap_or_default();
+                errors.extend(found.shape);
+                errors.extend(found.values);
             }
+            Err(error) => errors.push(FieldError::new("", &Value::Null, error.to_string())),
         }
-        OperatorSpec::In
-            if key == labels::CAPACITY_TYPE
-                && !values.iter().any(|value| CapacityType::parse(value).is_some()) =>
-        {
-            errors.push(FieldError::new(
-                at,
-                format!("none of [{}] is a capacity type", values.join(", ")),
-                "use on-demand, spot or reserved",
-            ));
-        }
-        _ => {}
+        Self { errors }
     }
-    if let (OperatorSpec::In, Some(least)) = (requirement.operator, requirement.min_values)
-        && values.len() < usize::try_from(least).unwrap_or(usize::MAX)
-    {
-        errors.push(FieldError::new(
-            format!("{path}.minValues"),
-            format!("is {least}, but only {} values are listed", values.len()),
-            "list more values or lower minValues",
-        ));
+
+    /// Adds the violation of a CEL rule unless it holds.
+    fn rule(&mut self, holds: bool, path: &str, rule: CelRule) {
+        if !holds {
+            self.add(path, &Value::Null, rule.1);
+        }
+    }
+
+    fn add(&mut self, path: &str, value: &Value, message: impl Into<String>) -> &mut FieldError {
+        let at = self.errors.len();
+        self.errors.push(FieldError::new(path, value, message));
+        &mut self.errors[at]
+    }
+
+    fn add_with_fix(
+        &mut self,
+        path: &str,
+        value: &Value,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.add(path, value, message).fix = Some(fix.into());
     }
 }
 
-fn restricted(key: &str, path: &str, errors: &mut Vec<FieldError>) {
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let ours = domain == "karpenter.sh" || domain.ends_with(".karpenter.sh");
-    if key == labels::HOSTNAME || (ours && key != labels::CAPACITY_TYPE) {
-        let fix = nearest(key, [labels::CAPACITY_TYPE].into_iter())
-            .map(|name| format!("did you mean {name}?"))
-            .unwrap_or_default();
-        errors.push(FieldError::new(path, format!("label {key} is restricted"), fix));
-    }
+/// Everything that is wrong with a NodePool.
+pub fn validate_nodepool(pool: &NodePool) -> Vec<FieldError> {
+    let mut report = Report::of("NodePool", pool);
+    nodepool::pool(&mut report, pool);
+    report.errors
 }
 
-/// Requirements of one key that exclude each other can never have a node.
-fn impossible(requirements: &[RequirementSpec], errors: &mut Vec<FieldError>) {
-    let expressions: Vec<_> = requirements.iter().map(RequirementSpec::expression).collect();
-    let all = Requirements::from_expressions(&expressions);
-    for (key, requirement) in all.iter() {
-        let asked_absent = expressions.iter().any(|expression| {
-            *expression.key == **key
-                && expression.operator == crate::model::requirement::Operator::DoesNotExist
-        });
-        if requirement.is_empty() && !asked_absent {
-            errors.push(FieldError::new(
-                "spec.template.spec.requirements",
-                format!("the requirements on {key} exclude each other, so no node can meet them"),
-                "remove one of them",
-            ));
-        }
-    }
+/// Everything that is wrong with a NodeClaim.
+pub fn validate_nodeclaim(claim: &NodeClaim) -> Vec<FieldError> {
+    let mut report = Report::of("NodeClaim", claim);
+    nodepool::claim(&mut report, claim);
+    report.errors
 }
 
-/// What is wrong with a class.
-pub fn validate_ec2nodeclass(spec: &EC2NodeClassSpec) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let set = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    if set(&spec.role) == set(&spec.instance_profile) {
-        errors.push(FieldError::new(
-            "spec",
-            "must specify exactly one of ['role', 'instanceProfile']",
-            "",
-        ));
-    }
-    let alias = spec.ami_selector_terms.iter().find_map(|term| term.alias.as_deref());
-    match (alias, spec.ami_family) {
-        (None, None) => errors.push(FieldError::new(
-            "spec.amiFamily",
-            "must be set when no term of amiSelectorTerms is an alias",
-            "for example amiFamily: AL2023, or amiSelectorTerms: [{alias: al2023@latest}]",
-        )),
-        (Some(alias), _) if !alias.contains('@') => errors.push(FieldError::new(
-            "spec.amiSelectorTerms",
-            format!("alias {alias} must have the form family@version"),
-            format!("for example {alias}@latest"),
-        )),
-        (Some(_), _) if spec.ami_selector_terms.len() > 1 => errors.push(FieldError::new(
-            "spec.amiSelectorTerms",
-            "an alias must be the only term",
-            "",
-        )),
-        _ => {}
-    }
-    for (field, empty) in [
-        ("subnetSelectorTerms", spec.subnet_selector_terms.is_empty()),
-        ("securityGroupSelectorTerms", spec.security_group_selector_terms.is_empty()),
-        ("amiSelectorTerms", spec.ami_selector_terms.is_empty()),
-    ] {
-        if empty {
-            errors.push(FieldError::new(format!("spec.{field}"), "needs at least one term", ""));
-        }
-    }
-    errors
+/// Everything that is wrong with an `EC2NodeClass`.
+pub fn validate_ec2nodeclass(class: &EC2NodeClass) -> Vec<FieldError> {
+    let mut report = Report::of("EC2NodeClass", class);
+    ec2nodeclass::class(&mut report, class);
+    report.errors
 }
 
-/// What is wrong with a request policy.
-pub fn validate_requestpolicy(spec: &RequestPolicySpec) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if spec.rules.is_empty() {
-        errors.push(FieldError::new("spec.rules", "needs at least one rule", ""));
-    }
-    let mut seen = BTreeSet::new();
-    for (index, rule) in spec.rules.iter().enumerate() {
-        let path = format!("spec.rules[{index}]");
-        if rule.action == PolicyAction::Default && rule.default.is_none() {
-            errors.push(FieldError::new(
-                format!("{path}.default"),
-                "action Default needs a value",
-                "for example default: 100m",
-            ));
-        }
-        if rule.default.is_some_and(|value| value.is_zero() || value.is_negative()) {
-            errors.push(FieldError::new(format!("{path}.default"), "must be above zero", ""));
-        }
-        if let Some(moment) = &rule.enforce_from
-            && moment.parse::<jiff::Timestamp>().is_err()
-        {
-            errors.push(FieldError::new(
-                format!("{path}.enforceFrom"),
-                format!("{moment:?} is not a moment"),
-                "for example 2027-03-01T00:00:00Z",
-            ));
-        }
-        if !seen.insert(rule.resource) {
-            errors.push(FieldError::new(path, "each resource may have one rule only", ""));
-        }
-    }
-    errors
+/// Everything that is wrong with a RequestPolicy.
+pub fn validate_requestpolicy(policy: &RequestPolicy) -> Vec<FieldError> {
+    let mut report = Report::of("RequestPolicy", policy);
+    requestpolicy::policy(&mut report, policy);
+    report.errors
+}
+
+/// Everything that is wrong with a Reservation.
+pub fn validate_reservation(reservation: &Reservation) -> Vec<FieldError> {
+    Report::of("Reservation", reservation).errors
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::CustomResourceExt;
+    use serde::Deserialize;
+    use serde::de::DeserializeOwned;
     use serde_json::json;
 
     use super::*;
+    use crate::api::{crds, decode};
 
-    fn pool_errors(requirements: &serde_json::Value) -> String {
-        let spec: NodePoolSpec = serde_json::from_value(json!({"template": {"spec": {
-            "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "a"},
-            "requirements": requirements
-        }}}))
-        .unwrap();
-        validate_nodepool(&spec).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    /// An object, and a part of what an API server says about it.
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        object: Value,
+        #[serde(default)]
+        message: String,
+    }
+
+    fn cases(file: &str) -> Vec<Case> {
+        let path = format!("{}/tests/fixtures/crds/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
+        serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn check<T: CustomResourceExt + DeserializeOwned>(
+        object: Value,
+        validate: fn(&T) -> Vec<FieldError>,
+    ) -> Vec<String> {
+        let errors = match decode::<T>(object) {
+            Ok((object, unknown)) => unknown.into_iter().chain(validate(&object)).collect(),
+            Err(errors) => errors,
+        };
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn judge(object: Value) -> Vec<String> {
+        match object["kind"].as_str().unwrap() {
+            "NodePool" => check(object, validate_nodepool),
+            "NodeClaim" => check(object, validate_nodeclaim),
+            "EC2NodeClass" => check(object, validate_ec2nodeclass),
+            "RequestPolicy" => check(object, validate_requestpolicy),
+            "Reservation" => check(object, validate_reservation),
+            other => panic!("no such kind: {other}"),
+        }
     }
 
     #[test]
-    fn names_what_was_meant() {
-        let wrong = json!([{"key": "karpenter.k8s.aws/instance-type", "operator": "In", "values": ["m5.large"]}]);
-        assert!(pool_errors(&wrong).contains("use node.kubernetes.io/instance-type"));
-        let wrong = json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["ondemand"]}]);
-        assert!(pool_errors(&wrong).contains("use on-demand, spot or reserved"));
-        let wrong = json!([
-            {"key": "a", "operator": "In", "values": ["x"]},
-            {"key": "a", "operator": "NotIn", "values": ["x"]}
-        ]);
-        assert!(pool_errors(&wrong).contains("on a exclude each other"));
-        let wrong = json!([{"key": "a", "operator": "Gt", "values": ["-1"]}]);
-        assert!(pool_errors(&wrong).contains("single non-negative integer"));
-        let right =
-            json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]}]);
-        assert_eq!(pool_errors(&right), "");
+    fn what_a_server_takes_is_sound_here() {
+        for case in cases("accept") {
+            assert_eq!(judge(case.object), Vec::<String>::new(), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn what_a_server_refuses_is_refused_here_with_the_same_words() {
+        for case in cases("refuse") {
+            let wanted = case.message.to_lowercase();
+            let found = judge(case.object);
+            assert!(
+                found.iter().any(|e| e.to_lowercase().contains(&wanted)),
+                "{}: {found:?}",
+                case.name
+            );
+        }
+    }
+
+    fn rules(schema: &Value, found: &mut Vec<(String, String)>) {
+        match schema {
+            Value::Object(object) => {
+                for rule in object
+                    .get("x-kubernetes-validations")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                {
+                    let text = |field: &str| rule[field].as_str().unwrap_or_default().to_owned();
+                    found.push((text("rule"), text("message")));
+                }
+                object.values().for_each(|v| rules(v, found));
+            }
+            Value::Array(list) => list.iter().for_each(|v| rules(v, found)),
+            _ => {}
+        }
+    }
+
+    /// Rules that compare with the stored object cannot be seen in one object.
+    #[test]
+    fn every_rule_has_a_case() {
+        let told: String =
+            cases("refuse").into_iter().flat_map(|case| judge(case.object)).collect();
+        let mut found = Vec::new();
+        rules(&serde_json::to_value(crds()).unwrap(), &mut found);
+        assert!(found.len() > 40, "{}", found.len());
+        for (rule, message) in found {
+            assert!(rule.contains("oldSelf") || told.contains(&message), "no case for {message:?}");
+        }
+    }
+
+    fn pool(requirements: &Value) -> Value {
+        json!({
+            "apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "default"},
+            "spec": {"template": {"spec": {
+                "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
+                "requirements": requirements,
+            }}},
+        })
+    }
+
+    #[test]
+    fn a_controller_sees_more_than_the_server() {
+        let mut object = pool(&json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["Spot"]},
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "x"], "minValues": 2},
+            {"key": "karpenter.k8s.aws/instance-catagory", "operator": "In", "values": ["c"]},
+            {"key": "kubernetes.io/instance-type", "operator": "In", "values": ["m5.large"]},
+            {"key": "karpenter.sh/instance-family", "operator": "In", "values": ["m5"]},
+        ]));
+        let taint = json!([{"key": "a", "effect": "NoSchedule"}]);
+        object["spec"]["template"]["spec"]["taints"] = taint.clone();
+        object["spec"]["template"]["spec"]["startupTaints"] = taint;
+        object["spec"]["disruption"] =
+            json!({"budgets": [{"schedule": "99 * * * *", "duration": "1h"}]});
+        let expected = [
+            "spec.template.spec.requirements[0].values: \"Spot\": must name at least 1 of on-demand, spot, reserved",
+            "spec.template.spec.requirements[1].values: \"spot, x\": must name at least 2 of on-demand, spot, reserved",
+            "spec.template.spec.requirements[2].key: \"karpenter.k8s.aws/instance-catagory\": no node carries this \
+             label; did you mean karpenter.k8s.aws/instance-category?",
+            "spec.template.spec.requirements[3].key: \"kubernetes.io/instance-type\": no node carries this label; did \
+             you mean node.kubernetes.io/instance-type?",
+            "spec.template.spec.requirements[4].key: \"karpenter.sh/instance-family\": label domain \"karpenter.sh\" is \
+             restricted; did you mean karpenter.k8s.aws/instance-family?",
+            "spec.template.spec.requirements[1]: the requirements on karpenter.sh/capacity-type exclude each other, so \
+             no node can meet them; remove one",
+            "spec.template.spec.startupTaints[0]: \"a:NoSchedule\": duplicate taint key and effect",
+        ];
+        let found = judge(object);
+        assert_eq!(found[..7], expected);
+        assert!(
+            found[7]
+                .starts_with("spec.disruption.budgets[0].schedule: \"99 * * * *\": is not a cron"),
+            "{found:?}"
+        );
+        assert_eq!(found.len(), 8);
+    }
+
+    #[test]
+    fn a_request_policy_is_read_as_its_user_means_it() {
+        let policy = json!({
+            "apiVersion": "harbinger.sh/v1alpha1", "kind": "RequestPolicy", "metadata": {"name": "p"},
+            "spec": {
+                "rules": [{"resource": "cpu", "action": "Default", "default": "0"}], "message": "{pod} lacks {what}",
+                "match": {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
+            },
+        });
+        let expected = [
+            "spec.rules[0].default: \"0\": must be more than zero",
+            "spec.match.namespaceSelector.matchExpressions[0].operator: \"In\": needs at least one value",
+            "spec.message: \"{what}\": unknown placeholder; use one of namespace, pod, container, resource, policy",
+        ];
+        assert_eq!(judge(policy), expected);
     }
 }

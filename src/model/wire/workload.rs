@@ -81,6 +81,14 @@ impl WorkloadWire {
         self.spec.job_template.as_deref().map_or(&self.spec.template, |job| &job.spec.template)
     }
 
+    /// The template of the pods, to change it.
+    pub fn template_mut(&mut self) -> &mut TemplateWire {
+        match &mut self.spec.job_template {
+            Some(job) => &mut job.spec.template,
+            None => &mut self.spec.template,
+        }
+    }
+
     /// The shape that the template gives its pods, in the workload's namespace.
     pub fn template_shape(&self) -> PodShape {
         let template = self.template();
