@@ -1,0 +1,44 @@
+//! Admission decisions: what happens to a pod whose containers ask for nothing.
+//!
+//! [`decide`] is a pure function of the pod, the facts of the request and an immutable
+//! [`Snapshot`]: it reads no clock, takes no lock and does no IO, so the webhook, `simulate` and
+//! `explain` give the same answer. Pods are judged; templates of workloads are only advised on
+//! ([`advise`]), because changing them makes controllers and `GitOps` tools fight.
+//!
+//! Order of policies: higher priority first, then name. For each container and resource the first
+//! policy that selects the container and has a rule for the resource decides; later ones are not
+//! asked, so a policy with action `Off` exempts what it selects.
+//!
+//! What it does not decide: whether the pod fits anywhere, and what a good request would be.
+
+mod compile;
+mod decide;
+mod find;
+mod patch;
+mod skeleton;
+mod snapshot;
+mod subject;
+mod template;
+mod text;
+mod view;
+
+pub use compile::{CompileError, compile};
+pub use decide::{Decision, RequestMeta, Verdict, decide};
+pub use find::Finding;
+pub use snapshot::{Action, ContainerKind, Policy, Resource, Rule, Snapshot};
+pub use subject::ContainerList;
+pub use template::{Preview, advise, effective_shape, preview};
+pub use text::limit_warnings;
+pub use view::PodView;
+
+/// Annotation on a pod or template that opts out of policies which allow it, with value `skip`.
+pub const OPT_OUT_ANNOTATION: &str = "harbinger.sh/request-policy";
+
+/// Annotation that records on the pod which requests were set, and by which policies.
+pub const RECORD_ANNOTATION: &str = "harbinger.sh/default-requests";
+
+/// Annotation of the API server's copies of static pods.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+#[cfg(test)]
+mod tests;

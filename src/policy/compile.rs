@@ -1,0 +1,209 @@
+//! From a `RequestPolicy` object to what decisions read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+use super::snapshot::{Action, ContainerKind, Policy, Resource, Rule};
+use crate::api::requestpolicy as api;
+use crate::model::labels::LabelSelector;
+use crate::model::quantity::Quantity;
+use crate::model::requirement::{Expression, Operator};
+use crate::model::resources::Resources;
+
+/// Why a policy cannot be used. The schema of the resource excludes most of these; files have not
+/// been through it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CompileError {
+    /// An operator of a selector is unknown.
+    #[error("spec.match.{field}: operator {operator:?} is not In, NotIn, Exists or DoesNotExist")]
+    Operator {
+        /// The selector.
+        field: &'static str,
+        /// The operator.
+        operator: String,
+    },
+    /// An amount cannot be read or is not above zero.
+    #[error("spec.rules[{index}].default: {text:?} is not an amount above zero, such as {example}")]
+    Amount {
+        /// Position of the rule.
+        index: usize,
+        /// The amount.
+        text: String,
+        /// One that is.
+        example: String,
+    },
+    /// `Default` without an amount.
+    #[error("spec.rules[{index}]: action Default needs a default, such as {example}")]
+    NoAmount {
+        /// Position of the rule.
+        index: usize,
+        /// An amount.
+        example: String,
+    },
+    /// Two rules for one resource.
+    #[error("spec.rules[{index}]: there is a rule for {resource} already")]
+    Duplicate {
+        /// Position of the rule.
+        index: usize,
+        /// The resource.
+        resource: &'static str,
+    },
+}
+
+/// Compiles the policy called `name`.
+pub fn compile(name: &str, spec: &api::RequestPolicySpec) -> Result<Policy, CompileError> {
+    let selector = |field, selector: &Option<meta::LabelSelector>| {
+        selector.as_ref().map(|selector| compile_selector(field, selector)).transpose()
+    };
+    let mut rules: Vec<Rule> = Vec::with_capacity(spec.rules.len());
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let rule = compile_rule(index, rule)?;
+        if rules.iter().any(|other| other.resource == rule.resource) {
+            return Err(CompileError::Duplicate { index, resource: rule.resource.name() });
+        }
+        rules.push(rule);
+    }
+    let kinds = &spec.matches.container_kinds;
+    Ok(Policy {
+        name: name.into(),
+        priority: spec.priority,
+        namespaces: selector("namespaceSelector", &spec.matches.namespace_selector)?,
+        objects: selector("objectSelector", &spec.matches.object_selector)?,
+        owner_kinds: spec.matches.owner_kinds.clone(),
+        container_names: spec.matches.container_names.clone(),
+        container_kinds: if kinds.is_empty() {
+            // An init container that ends rarely changes what its pod needs.
+            vec![ContainerKind::Main, ContainerKind::Sidecar]
+        } else {
+            kinds
+                .iter()
+                .map(|kind| match kind {
+                    api::ContainerKind::Main => ContainerKind::Main,
+                    api::ContainerKind::Init => ContainerKind::Init,
+                    api::ContainerKind::Sidecar => ContainerKind::Sidecar,
+                })
+                .collect()
+        },
+        rules,
+        zero_means_missing: spec.zero_means_missing,
+        allow_opt_out: spec.allow_opt_out,
+        message: spec.message.clone(),
+    })
+}
+
+fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileError> {
+    let resource = match rule.resource {
+        api::PolicyResource::Cpu => Resource::Cpu,
+        api::PolicyResource::Memory => Resource::Memory,
+        api::PolicyResource::EphemeralStorage => Resource::EphemeralStorage,
+    };
+    let action = match rule.action {
+        api::PolicyAction::Off => Action::Off,
+        api::PolicyAction::Shadow => Action::Shadow,
+        api::PolicyAction::Warn => Action::Warn,
+        api::PolicyAction::Default => Action::Default,
+        api::PolicyAction::Deny => Action::Deny,
+    };
+    let example = || Resources::format_amount(resource.name(), resource.suggestion());
+    let amount = match &rule.default {
+        None if action == Action::Default => {
+            return Err(CompileError::NoAmount { index, example: example() });
+        }
+        None => None,
+        Some(text) => {
+            let quantity: Option<Quantity> = text.0.parse().ok();
+            let amount = quantity.map(|quantity| Resources::amount(resource.name(), quantity));
+            Some(amount.filter(|amount| *amount > 0).ok_or_else(|| CompileError::Amount {
+                index,
+                text: text.0.clone(),
+                example: example(),
+            })?)
+        }
+    };
+    let enforce_from = rule.enforce_from.as_ref().map(|time| time.0);
+    Ok(Rule { resource, action, amount, enforce_from })
+}
+
+fn compile_selector(
+    field: &'static str,
+    selector: &meta::LabelSelector,
+) -> Result<LabelSelector, CompileError> {
+    let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+        let operator = Operator::parse(&expression.operator).filter(|operator| {
+            use Operator::{DoesNotExist, Exists, In, NotIn};
+            matches!(operator, In | NotIn | Exists | DoesNotExist)
+        });
+        Ok(Expression {
+            key: expression.key.clone(),
+            operator: operator.ok_or_else(|| CompileError::Operator {
+                field,
+                operator: expression.operator.clone(),
+            })?,
+            values: expression.values.clone().unwrap_or_default(),
+            min_values: None,
+        })
+    });
+    Ok(LabelSelector {
+        match_labels: selector.match_labels.clone().unwrap_or_default(),
+        match_expressions: expressions.collect::<Result<_, _>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(spec: Value) -> Result<Policy, CompileError> {
+        compile("p", &serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn reads_every_field() {
+        let policy = read(json!({
+            "match": {
+                "namespaceSelector": { "matchLabels": { "a": "b" } },
+                "objectSelector": { "matchExpressions": [{ "key": "k", "operator": "Exists" }] },
+                "ownerKinds": ["Job"], "containerNames": ["c"], "containerKinds": ["Init"],
+            },
+            "rules": [
+                { "resource": "cpu", "action": "Default", "default": "0.25" },
+                { "resource": "ephemeral-storage", "action": "Deny",
+                  "enforceFrom": "2026-01-01T00:00:00Z" },
+            ],
+            "allowOptOut": true, "priority": 7, "message": "m",
+        }))
+        .unwrap();
+        assert_eq!((policy.rules[0].amount, policy.rules[1].amount), (Some(250), None));
+        assert_eq!(policy.rules[1].enforce_from.unwrap().to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(policy.container_kinds, [ContainerKind::Init]);
+        assert_eq!(policy.objects.unwrap().match_expressions[0].operator, Operator::Exists);
+        assert!(policy.zero_means_missing && policy.allow_opt_out);
+        let short = read(json!({ "rules": [{ "resource": "cpu", "action": "Warn" }] })).unwrap();
+        assert_eq!(short.container_kinds, [ContainerKind::Main, ContainerKind::Sidecar]);
+    }
+
+    #[test]
+    fn errors_name_the_field_and_a_fix() {
+        let error = |rule: Value| read(json!({ "rules": [rule] })).unwrap_err().to_string();
+        assert_eq!(
+            error(json!({ "resource": "memory", "action": "Default" })),
+            "spec.rules[0]: action Default needs a default, such as 128Mi"
+        );
+        assert_eq!(
+            error(json!({ "resource": "cpu", "action": "Default", "default": "0" })),
+            "spec.rules[0].default: \"0\" is not an amount above zero, such as 100m"
+        );
+        let twice = json!({ "resource": "cpu", "action": "Off" });
+        assert!(matches!(
+            read(json!({ "rules": [twice, twice] })),
+            Err(CompileError::Duplicate { index: 1, .. })
+        ));
+        let gt = json!({ "key": "k", "operator": "Gt", "values": ["1"] });
+        let selector = json!({ "namespaceSelector": { "matchExpressions": [gt] } });
+        assert!(matches!(
+            read(json!({ "match": selector, "rules": [] })),
+            Err(CompileError::Operator { field: "namespaceSelector", .. })
+        ));
+    }
+}

@@ -1,0 +1,200 @@
+//! The decision about one pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use json_patch::Patch;
+
+use super::find::{Finding, findings};
+use super::snapshot::{Action, Snapshot};
+use super::subject::Subject;
+use super::view::PodView;
+use super::{patch, template, text};
+use crate::model::resources::Resources;
+use crate::model::wire::pod::PodStatusWire;
+use crate::model::wire::requests::pod_requests;
+
+/// Bytes of one audit annotation.
+const AUDIT_LIMIT: usize = 1 << 10;
+
+/// The facts of a request that are not in its object. Whether it is a dry run is none of them: a
+/// dry run must be answered exactly as the real request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestMeta<'a> {
+    /// Namespace of the pod; the object itself may leave it out.
+    pub namespace: &'a str,
+    /// Time of the request, for the start dates of rules.
+    pub now: Timestamp,
+}
+
+/// Whether the pod may be created.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It may.
+    Allow,
+    /// It is refused.
+    Deny {
+        /// HTTP status code.
+        code: u16,
+        /// One line that names container, field and a value to write.
+        message: String,
+    },
+}
+
+/// What is done about a pod.
+///
+/// The mutating endpoint uses the patch, the validating one the verdict, because only the latter
+/// sees the containers that other webhooks add.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Whether the pod may be created as it is.
+    pub verdict: Verdict,
+    /// Operations that set requests; only `add` and `replace`. Empty if there is nothing to set.
+    pub patch: Patch,
+    /// Lines for the user, within the limits of the API server: for callers that see the pod once.
+    pub warnings: Vec<String>,
+    /// Entries of the audit log, by bare name.
+    pub audit: BTreeMap<String, String>,
+    /// All missing requests and what was decided about each.
+    pub findings: Vec<Finding>,
+    /// Why the pod is not judged at all.
+    pub exempt: Option<&'static str>,
+    /// Why a patch was built and then dropped: it failed its own test.
+    pub patch_dropped: Option<String>,
+    /// Effective request of the pod after the patch.
+    pub effective: Resources,
+}
+
+impl Decision {
+    /// Lines for the user of a pod that is being changed: what was set.
+    pub fn mutation_warnings(&self) -> Vec<String> {
+        text::limit_warnings(self.changes())
+    }
+
+    fn changes(&self) -> Vec<String> {
+        if let Some(why) = &self.patch_dropped {
+            return vec![format!("requests were not set, please report: {why}")];
+        }
+        let set = self.findings.iter().filter(|finding| finding.action == Action::Default);
+        set.filter_map(text::pod_warning).collect()
+    }
+
+    /// Lines for the user of a pod that is final: what is missing and will not be set any more.
+    pub fn validation_warnings(&self) -> Vec<String> {
+        let missing = self.findings.iter().filter_map(|finding| match finding.action {
+            Action::Default => Some(text::unset_warning(finding)),
+            _ => text::pod_warning(finding),
+        });
+        text::limit_warnings(missing.chain(self.notes()))
+    }
+
+    /// What the policies that warn add.
+    fn notes(&self) -> Vec<String> {
+        text::notes(self.findings.iter().filter(|finding| finding.action == Action::Warn))
+    }
+}
+
+/// Decides about a pod that is to be created.
+pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) -> Decision {
+    let mut decision = Decision {
+        verdict: Verdict::Allow,
+        patch: Patch::default(),
+        warnings: Vec::new(),
+        audit: BTreeMap::new(),
+        findings: Vec::new(),
+        exempt: exemption(pod, meta.namespace, snapshot),
+        patch_dropped: None,
+        effective: Resources::default(),
+    };
+    let mut spec = pod.to_spec();
+    if decision.exempt.is_none() {
+        judge(pod, meta, snapshot, &mut decision);
+        if !decision.patch.is_empty() {
+            template::apply(&mut spec, &decision.findings);
+        }
+    }
+    decision.effective = pod_requests(&spec, &PodStatusWire::default());
+    decision
+}
+
+fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decision: &mut Decision) {
+    let subject = Subject::of_pod(pod, meta.namespace);
+    let found = findings(&subject, snapshot, meta.now);
+    if found.is_empty() {
+        return;
+    }
+    let mut patch = patch::build(pod, &subject, &found);
+    if !patch.is_empty() {
+        let settled = |patched: &PodView<'_>| {
+            let subject = Subject::of_pod(patched, meta.namespace);
+            findings(&subject, snapshot, meta.now).iter().all(|f| f.action != Action::Default)
+        };
+        if let Err(error) = patch::verify(pod, &patch, settled) {
+            patch = Patch::default();
+            decision.patch_dropped = Some(error.to_string());
+        }
+    }
+    if let Some(message) = text::refusals(&subject, &found) {
+        // 422: the object is invalid as it stands, and the message says how to make it valid.
+        decision.verdict = Verdict::Deny { code: 422, message };
+    }
+    decision.patch = patch;
+    decision.audit = audit(&found, snapshot);
+    decision.findings = found;
+    let said = |finding: &&Finding| finding.action == Action::Warn;
+    let missing = decision.findings.iter().filter(said).filter_map(text::pod_warning);
+    let warnings = decision.changes().into_iter().chain(missing).chain(decision.notes());
+    decision.warnings = text::limit_warnings(warnings);
+}
+
+/// Why a pod is never touched.
+fn exemption(pod: &PodView<'_>, namespace: &str, snapshot: &Snapshot) -> Option<&'static str> {
+    if snapshot.is_exempt(namespace) {
+        return Some("its namespace is exempt");
+    }
+    // The kubelet recreates a mirror whose spec differs from the static pod.
+    if pod.annotations().is_some_and(|annotations| annotations.mirror.is_some()) {
+        return Some("it mirrors a static pod");
+    }
+    // The kubelet rejects a bound pod that no longer fits, and its controller tries for ever.
+    if pod.spec.node_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        return Some("it is bound to a node");
+    }
+    if matches!(
+        pod.spec.priority_class_name.as_deref(),
+        Some("system-cluster-critical" | "system-node-critical")
+    ) {
+        return Some("it is critical to the cluster");
+    }
+    None
+}
+
+/// Audit annotations: why, not what, since the API server logs the patch itself.
+fn audit(findings: &[Finding], snapshot: &Snapshot) -> BTreeMap<String, String> {
+    let policies: BTreeSet<&str> = findings.iter().map(|finding| &*finding.policy).collect();
+    let strictest = findings.iter().map(|finding| finding.action).max().unwrap_or(Action::Off);
+    let mut all = String::new();
+    for finding in findings {
+        let entry = format!(
+            "{}/{}:{}={}@{} ",
+            finding.container,
+            finding.resource.name(),
+            finding.action.name(),
+            finding.quantity(),
+            finding.policy
+        );
+        if all.len() + entry.len() > AUDIT_LIMIT {
+            all.push('…');
+            break;
+        }
+        all.push_str(&entry);
+    }
+    let policies: String =
+        policies.into_iter().collect::<Vec<_>>().join(",").chars().take(AUDIT_LIMIT).collect();
+    BTreeMap::from([
+        ("decision".to_owned(), strictest.name().to_owned()),
+        ("findings".to_owned(), all.trim_end().to_owned()),
+        ("policies".to_owned(), policies),
+        ("snapshot".to_owned(), snapshot.version().to_owned()),
+    ])
+}

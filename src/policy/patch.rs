@@ -1,0 +1,150 @@
+//! The JSON Patch that sets requests.
+//!
+//! A patch that does not apply is an error for the user even where the webhook may fail, so it
+//! names only parents that were seen, and it is tried on the received object before it is sent.
+
+use std::collections::BTreeMap;
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::find::Finding;
+use super::snapshot::Action;
+use super::subject::{Slot, Subject};
+use super::view::PodView;
+use super::{RECORD_ANNOTATION, skeleton};
+
+/// Bytes of a patch that is sent; a pod of 400 containers needs less.
+const PATCH_LIMIT: usize = 64 << 10;
+
+/// Bytes of the record on the pod.
+const RECORD_LIMIT: usize = 2 << 10;
+
+/// Why a patch is not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PatchError {
+    #[error("it does not apply: {0}")]
+    Apply(#[from] json_patch::PatchError),
+    #[error("the object cannot be read: {0}")]
+    Read(#[from] serde_json::Error),
+    #[error("it has {0} bytes, more than {PATCH_LIMIT}")]
+    Size(usize),
+    #[error("requests are still missing after it")]
+    Diverges,
+}
+
+/// The patch that sets the requests of all findings with action `Default`.
+pub(super) fn build(pod: &PodView<'_>, subject: &Subject<'_>, findings: &[Finding]) -> Patch {
+    let mut operations = Vec::new();
+    for slot in &subject.slots {
+        let wanted: Vec<&Finding> = findings
+            .iter()
+            .filter(|finding| {
+                finding.action == Action::Default
+                    && (finding.list, finding.index) == (slot.list, slot.index)
+            })
+            .collect();
+        if !wanted.is_empty() {
+            set_requests(slot, &wanted, &mut operations);
+        }
+    }
+    if !operations.is_empty() {
+        operations.push(record(pod, findings));
+    }
+    Patch(operations)
+}
+
+fn set_requests(slot: &Slot<'_>, wanted: &[&Finding], operations: &mut Vec<PatchOperation>) {
+    let index = slot.index.to_string();
+    let resources = ["spec", slot.list.field(), &index, "resources"];
+    let all = || -> Value {
+        wanted.iter().map(|f| (f.resource.name().to_owned(), f.quantity())).collect()
+    };
+    let Some(requests) = slot.requests else {
+        operations.push(if slot.has_resources {
+            add(resources.into_iter().chain(["requests"]), all())
+        } else {
+            add(resources, json!({ "requests": all() }))
+        });
+        return;
+    };
+    for finding in wanted {
+        let name = finding.resource.name();
+        let path = resources.into_iter().chain(["requests", name]);
+        let value = Value::from(finding.quantity());
+        operations.push(if requests.contains_key(name) {
+            replace(path, value)
+        } else {
+            add(path, value)
+        });
+    }
+}
+
+/// What the annotation on the pod holds. It adds up over the rounds of one admission, since
+/// injectors may add containers between them.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Record {
+    v: u8,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    set: BTreeMap<String, BTreeMap<String, String>>,
+    policies: Vec<String>,
+}
+
+fn record(pod: &PodView<'_>, findings: &[Finding]) -> PatchOperation {
+    let annotations = pod.annotations();
+    let old = annotations.and_then(|annotations| annotations.record.as_deref());
+    // What a user wrote there by hand is not worth an error.
+    let mut record: Record = old.and_then(|old| serde_json::from_str(old).ok()).unwrap_or_default();
+    record.v = 1;
+    for finding in findings.iter().filter(|finding| finding.action == Action::Default) {
+        record
+            .set
+            .entry(finding.container.clone())
+            .or_default()
+            .insert(finding.resource.name().to_owned(), finding.quantity());
+        if !record.policies.iter().any(|policy| **policy == *finding.policy) {
+            record.policies.push(finding.policy.to_string());
+        }
+    }
+    let mut text = json!(record).to_string();
+    if text.len() > RECORD_LIMIT {
+        record.set.clear();
+        text = json!(record).to_string();
+        if text.len() > RECORD_LIMIT {
+            text = json!({ "v": 1 }).to_string();
+        }
+    }
+    let path = ["metadata", "annotations", RECORD_ANNOTATION];
+    match (&pod.metadata, annotations) {
+        (None, _) => add(["metadata"], json!({ "annotations": { RECORD_ANNOTATION: text } })),
+        (Some(_), None) => add(path.into_iter().take(2), json!({ RECORD_ANNOTATION: text })),
+        (Some(_), Some(_)) if old.is_some() => replace(path, text.into()),
+        (Some(_), Some(_)) => add(path, text.into()),
+    }
+}
+
+fn add<'a>(path: impl IntoIterator<Item = &'a str>, value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path), value })
+}
+
+fn replace<'a>(path: impl IntoIterator<Item = &'a str>, value: Value) -> PatchOperation {
+    PatchOperation::Replace(ReplaceOperation { path: PointerBuf::from_tokens(path), value })
+}
+
+/// Tries the patch on the received object; `settled` tells whether the result needs no patch.
+pub(super) fn verify(
+    pod: &PodView<'_>,
+    patch: &Patch,
+    settled: impl FnOnce(&PodView<'_>) -> bool,
+) -> Result<(), PatchError> {
+    let size = serde_json::to_vec(patch)?.len();
+    if size > PATCH_LIMIT {
+        return Err(PatchError::Size(size));
+    }
+    let mut object = skeleton::read(pod.raw)?;
+    json_patch::patch(&mut object, patch)?;
+    if settled(&PodView::deserialize(&object)?) { Ok(()) } else { Err(PatchError::Diverges) }
+}

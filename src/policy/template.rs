@@ -1,0 +1,113 @@
+//! What the policies will do to the pods of a workload.
+
+use jiff::Timestamp;
+
+use super::find::{Finding, findings};
+use super::snapshot::Resource;
+use super::snapshot::{Action, Snapshot};
+use super::subject::{ContainerList, Subject};
+use super::text;
+use crate::model::quantity::Quantity;
+use crate::model::wire::pod::PodSpecWire;
+use crate::model::wire::workload::TemplateWire;
+
+/// What will happen to the pods of a template.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The spec with the requests that the policies will set.
+    pub spec: PodSpecWire,
+    /// All missing requests and what will be done about each.
+    pub findings: Vec<Finding>,
+    /// Why the pods will be refused, if they will.
+    pub refusal: Option<String>,
+}
+
+impl Preview {
+    /// What is told about the pods: the refusal, else a line for each request that is set or missed.
+    pub fn lines(&self) -> Vec<(Action, String)> {
+        if let Some(refusal) = &self.refusal {
+            return vec![(Action::Deny, refusal.clone())];
+        }
+        let line = |finding: &Finding| Some((finding.action, text::template_warning(finding)?));
+        self.findings.iter().filter_map(line).collect()
+    }
+
+    /// Whether a policy has spoken about a container's request, even if only to itself.
+    pub fn covers(&self, container: &str, resource: &str) -> bool {
+        self.findings.iter().any(|f| f.container == container && f.resource.name() == resource)
+    }
+}
+
+/// Previews the pods that `template` makes in `namespace` for the owner of `kind` and `name`
+/// (`Deployment`, `Job`…, or `Pod` for a bare pod).
+pub fn preview(
+    template: &TemplateWire,
+    namespace: &str,
+    (kind, name): (&str, &str),
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Preview {
+    let mut spec = template.spec.clone();
+    if is_untouched(template, namespace, snapshot) {
+        return Preview { spec, findings: Vec::new(), refusal: None };
+    }
+    let subject = Subject::of_template(&template.metadata, &template.spec, namespace, (kind, name));
+    let findings = findings(&subject, snapshot, now);
+    apply(&mut spec, &findings);
+    Preview { spec, refusal: text::refusals(&subject, &findings), findings }
+}
+
+/// The spec that the policies will leave: what the provisioner must find room for.
+pub fn effective_shape(
+    template: &TemplateWire,
+    namespace: &str,
+    owner: (&str, &str),
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> PodSpecWire {
+    preview(template, namespace, owner, snapshot, now).spec
+}
+
+/// Warnings for the user who applies a workload whose pods will be changed or refused.
+pub fn advise(
+    template: &TemplateWire,
+    namespace: &str,
+    owner: (&str, &str),
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Vec<String> {
+    let preview = preview(template, namespace, owner, snapshot, now);
+    let told = || preview.findings.iter().filter(|finding| finding.action >= Action::Warn);
+    let notes = text::notes(told().filter(|finding| finding.action != Action::Default));
+    text::limit_warnings(told().filter_map(text::template_warning).chain(notes))
+}
+
+/// The exemptions of pods, as far as a template shows them.
+fn is_untouched(template: &TemplateWire, namespace: &str, snapshot: &Snapshot) -> bool {
+    snapshot.is_exempt(namespace)
+        || template.metadata.annotations.contains_key(super::MIRROR_ANNOTATION)
+        || template.spec.node_name.as_deref().is_some_and(|name| !name.is_empty())
+        || matches!(
+            template.spec.priority_class_name.as_deref(),
+            Some("system-cluster-critical" | "system-node-critical")
+        )
+}
+
+/// Sets the requests of all findings with action `Default`.
+pub(super) fn apply(spec: &mut PodSpecWire, findings: &[Finding]) {
+    for finding in findings.iter().filter(|finding| finding.action == Action::Default) {
+        let containers = match finding.list {
+            ContainerList::Containers => &mut spec.containers,
+            ContainerList::InitContainers => &mut spec.init_containers,
+        };
+        if let Some(container) = containers.get_mut(finding.index) {
+            let quantity = match finding.resource {
+                Resource::Cpu => Quantity::from_milli(finding.amount),
+                Resource::Memory | Resource::EphemeralStorage => {
+                    Quantity::from_units(finding.amount)
+                }
+            };
+            container.resources.requests.insert(finding.resource.name().to_owned(), quantity);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Conformance tables and properties of decisions.
+
+mod properties;
+mod selection;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::*;
+use crate::model::labels::Labels;
+
+pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
+    let amount = |resource| match resource {
+        Resource::Cpu => 250,
+        Resource::Memory => 256 << 20,
+        Resource::EphemeralStorage => 2 << 30,
+    };
+    Policy {
+        name: name.into(),
+        priority: 0,
+        namespaces: None,
+        objects: None,
+        owner_kinds: Vec::new(),
+        container_names: Vec::new(),
+        container_kinds: vec![ContainerKind::Main, ContainerKind::Init, ContainerKind::Sidecar],
+        rules: rules
+            .iter()
+            .map(|(resource, action)| Rule {
+                resource: *resource,
+                action: *action,
+                amount: Some(amount(*resource)),
+                enforce_from: None,
+            })
+            .collect(),
+        zero_means_missing: true,
+        allow_opt_out: false,
+        message: None,
+    }
+}
+
+pub(super) fn snapshot(policies: Vec<Policy>) -> Snapshot {
+    let namespaces = BTreeMap::from([(
+        "shop".to_owned(),
+        Labels::from([("team".to_owned(), "web".to_owned())]),
+    )]);
+    Snapshot::new("v7", policies, namespaces, BTreeSet::from(["kube-system".to_owned()]))
+}
+
+pub(super) fn now() -> Timestamp {
+    "2026-06-01T12:00:00Z".parse().unwrap()
+}
+
+pub(super) fn decide_text(pod: &str, snapshot: &Snapshot) -> Decision {
+    let view = PodView::parse(pod).unwrap();
+    decide(&view, &RequestMeta { namespace: "shop", now: now() }, snapshot)
+}
+
+/// Applies the decision's patch as the API server would.
+pub(super) fn patched(pod: &str, decision: &Decision) -> String {
+    let mut object: Value = serde_json::from_str(pod).unwrap();
+    json_patch::patch(&mut object, &decision.patch).unwrap();
+    object.to_string()
+}
