@@ -24,6 +24,7 @@ mod userdata;
 
 use std::sync::Arc;
 
+use aws_config::SdkConfig;
 use jiff::Timestamp;
 
 pub use settings::Settings;
@@ -67,14 +68,23 @@ impl Provider {
     /// # Errors
     /// [`CloudError::ClassNotReady`] when no region is known or a setting cannot be right.
     pub async fn connect(settings: Settings) -> Result<Self, CloudError> {
+        let config = settings::sdk_config(&settings).await;
+        Self::with_config(settings, &config)
+    }
+
+    /// Uses a configuration that the caller made, with its own endpoint or credentials.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn with_config(settings: Settings, config: &SdkConfig) -> Result<Self, CloudError> {
         settings.check()?;
-        let (config, region) = settings::sdk_config(&settings).await?;
-        let pricing = settings::pricing_config(&config, &region);
+        let region = settings::region(config)?;
+        let pricing = settings::pricing_config(config, &region);
         Ok(Self {
-            ec2: aws_sdk_ec2::Client::new(&config),
-            iam: aws_sdk_iam::Client::new(&config),
+            ec2: aws_sdk_ec2::Client::new(config),
+            iam: aws_sdk_iam::Client::new(config),
             pricing: aws_sdk_pricing::Client::from_conf(pricing),
-            ssm: aws_sdk_ssm::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(config),
             types: Types::default(),
             prices: Prices::default(),
             network: Network::default(),
@@ -144,6 +154,3 @@ impl Cloud for Provider {
         self.release_class(class).await
     }
 }
-
-#[cfg(test)]
-mod tests;

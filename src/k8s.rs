@@ -6,4 +6,4 @@ pub mod watch;
 pub mod wire;
 pub mod write;
 
-pub use write::{WriteError, Writer};
+pub use write::Writer;

@@ -178,7 +178,7 @@ pub(super) fn images(amis: &[AmiStatus]) -> Vec<(&str, Requirements)> {
         let expressions: Vec<_> = ami
             .requirements
             .iter()
-            .map(super::super::api::common::RequirementSpec::expression)
+            .map(super::super::api::common::Requirement::expression)
             .collect();
         Requirements::from_expressions(&expressions)
     };

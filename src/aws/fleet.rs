@@ -23,7 +23,7 @@ use super::error::{classify, code, from_sdk, is_missing_template, is_shortage};
 use super::instances::provider_id;
 use super::launch_template::Group;
 use super::tags;
-use crate::api::conditions;
+use crate::api::conditions::{self, ConditionStatus};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{CloudError, Instance, LaunchOption, LaunchOrder, LaunchResult};
 use crate::model::instance::CapacityType;
@@ -410,7 +410,7 @@ fn check_ready(class: &EC2NodeClass) -> Result<(), CloudError> {
     let refused = |message: String| Err(CloudError::ClassNotReady { message });
     match conditions::get(list, conditions::READY) {
         None => refused("the class was not resolved yet".to_owned()),
-        Some(ready) if ready.status != "True" => refused(ready.message.clone()),
+        Some(ready) if ready.status != ConditionStatus::True => refused(ready.message.clone()),
         Some(ready) if ready.observed_generation != class.metadata.generation => {
             refused("the class changed and was not resolved since".to_owned())
         }

@@ -13,7 +13,7 @@ use super::Provider;
 use super::cache::Cache;
 use super::error::{code, from_sdk};
 use super::network::tag_filter;
-use crate::api::common::RequirementSpec;
+use crate::api::common::Requirement;
 use crate::api::ec2nodeclass::{AmiStatus, EC2NodeClassSpec};
 use crate::cloud::CloudError;
 use crate::cloud::settings;
@@ -91,7 +91,7 @@ impl Provider {
                         owners = vec!["self".to_owned(), "amazon".to_owned()];
                     }
                 }
-                filters.extend(term.tags.iter().flatten().map(|(k, v)| tag_filter(k, v)));
+                filters.extend(term.tags.iter().map(|(k, v)| tag_filter(k, v)));
             }
             if filters.is_empty() {
                 continue;
@@ -213,10 +213,10 @@ fn newest(candidates: Vec<Candidate>, now: Timestamp) -> Vec<AmiStatus> {
     chosen
         .into_iter()
         .map(|(image, requirements)| AmiStatus {
-            deprecated: deprecated(&image),
-            requirements: requirements.into_iter().map(RequirementSpec::from).collect(),
+            deprecated: deprecated(&image).then_some(true),
+            requirements: requirements.into_iter().map(Requirement::from).collect(),
             id: image.id,
-            name: image.name,
+            name: Some(image.name),
         })
         .collect()
 }
@@ -259,6 +259,6 @@ mod tests {
             now,
         );
         let ids: Vec<_> = chosen.iter().map(|ami| (&*ami.id, ami.deprecated)).collect();
-        assert_eq!(ids, [("new", false), ("arm2", false)]);
+        assert_eq!(ids, [("new", None), ("arm2", None)]);
     }
 }

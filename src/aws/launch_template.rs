@@ -140,7 +140,7 @@ impl Provider {
         Ok(Template {
             image: image.to_owned(),
             user_data,
-            profile: status.map(|status| status.instance_profile.clone()).unwrap_or_default(),
+            profile: status.and_then(|status| status.instance_profile.clone()).unwrap_or_default(),
             security_groups: groups.iter().map(|group| group.id.clone()).collect(),
             volumes: settings.resolved_volumes(),
             metadata: spec.metadata_options.clone(),

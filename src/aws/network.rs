@@ -104,8 +104,11 @@ impl Provider {
         spec: &EC2NodeClassSpec,
     ) -> Result<Vec<SubnetStatus>, CloudError> {
         let terms = &spec.subnet_selector_terms;
-        let mut queries: Vec<Vec<Filter>> =
-            terms.iter().filter_map(|term| term.tags.as_ref()).map(tag_filters).collect();
+        let mut queries: Vec<Vec<Filter>> = terms
+            .iter()
+            .filter(|term| !term.tags.is_empty())
+            .map(|term| tag_filters(&term.tags))
+            .collect();
         let ids: Vec<String> = terms.iter().filter_map(|term| term.id.clone()).collect();
         if !ids.is_empty() {
             queries.push(any_of("subnet-id", ids));
@@ -125,7 +128,7 @@ impl Provider {
                 Some(SubnetStatus {
                     id: subnet.subnet_id()?.to_owned(),
                     zone: subnet.availability_zone()?.to_owned(),
-                    zone_id: subnet.availability_zone_id().unwrap_or_default().to_owned(),
+                    zone_id: subnet.availability_zone_id().map(ToOwned::to_owned),
                 })
             })
             .collect())
@@ -147,8 +150,11 @@ impl Provider {
         spec: &EC2NodeClassSpec,
     ) -> Result<Vec<SecurityGroupStatus>, CloudError> {
         let terms = &spec.security_group_selector_terms;
-        let mut queries: Vec<Vec<Filter>> =
-            terms.iter().filter_map(|term| term.tags.as_ref()).map(tag_filters).collect();
+        let mut queries: Vec<Vec<Filter>> = terms
+            .iter()
+            .filter(|term| !term.tags.is_empty())
+            .map(|term| tag_filters(&term.tags))
+            .collect();
         let ids: Vec<String> = terms.iter().filter_map(|term| term.id.clone()).collect();
         let names: Vec<String> = terms.iter().filter_map(|term| term.name.clone()).collect();
         if !ids.is_empty() {
@@ -159,10 +165,10 @@ impl Provider {
         }
         let read = queries.into_iter().map(|filters| self.describe_groups(filters));
         let found = futures::future::try_join_all(read).await?;
-        let by_id: BTreeMap<String, String> = found
+        let by_id: BTreeMap<String, Option<String>> = found
             .into_iter()
             .flatten()
-            .filter_map(|group| Some((group.group_id?, group.group_name.unwrap_or_default())))
+            .filter_map(|group| Some((group.group_id?, group.group_name)))
             .collect();
         Ok(by_id.into_iter().map(|(id, name)| SecurityGroupStatus { id, name }).collect())
     }
@@ -183,8 +189,10 @@ impl Provider {
 
 /// Zones of the subnets with their ids.
 pub(super) fn zones(subnets: &[SubnetStatus]) -> Vec<crate::cloud::facts::Zone> {
-    let zones: BTreeMap<&str, &str> =
-        subnets.iter().map(|subnet| (&*subnet.zone, &*subnet.zone_id)).collect();
+    let zones: BTreeMap<&str, &str> = subnets
+        .iter()
+        .map(|subnet| (&*subnet.zone, subnet.zone_id.as_deref().unwrap_or_default()))
+        .collect();
     let zone = |(name, id)| crate::cloud::facts::Zone { name: Arc::from(name), id: Arc::from(id) };
     zones.into_iter().map(zone).collect()
 }
@@ -194,7 +202,7 @@ mod tests {
     use super::*;
 
     fn subnet(id: &str, zone: &str) -> SubnetStatus {
-        SubnetStatus { id: id.to_owned(), zone: zone.to_owned(), zone_id: String::new() }
+        SubnetStatus { id: id.to_owned(), zone: zone.to_owned(), zone_id: None }
     }
 
     #[test]

@@ -223,7 +223,7 @@ fn block_device(ebs: &BlockDevice) -> LaunchTemplateEbsBlockDeviceRequest {
         .set_kms_key_id(ebs.kms_key_id.clone())
         .set_snapshot_id(ebs.snapshot_id.clone())
         .set_volume_initialization_rate(ebs.volume_initialization_rate)
-        .set_volume_size(ebs.volume_size.map(|size| small(gibibytes(size))))
+        .set_volume_size(gibibytes(ebs).map(small))
         .set_volume_type(kind.and_then(|kind| kind.as_str().map(VolumeType::from)))
         .build()
 }

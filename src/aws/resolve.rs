@@ -6,8 +6,7 @@ use super::Provider;
 use super::images::alias_fault;
 use super::profile::gone_is_fine;
 use super::userdata::Node;
-use crate::api::common::Condition;
-use crate::api::conditions;
+use crate::api::conditions::{self, Condition, ConditionStatus, Update};
 use crate::api::ec2nodeclass::{AmiFamily, EC2NodeClass, EC2NodeClassStatus};
 use crate::cloud::CloudError;
 use crate::cloud::settings::{self, ClassSettings};
@@ -57,7 +56,7 @@ impl Provider {
             let none = "the role does not exist or is not named; create it or give instanceProfile";
             some(&profiles, "InstanceProfileNotFound", none)
         });
-        status.instance_profile = profiles.pop().unwrap_or_default();
+        status.instance_profile = profiles.pop();
         verdicts.push(("InstanceProfileReady", verdict));
         verdicts.push(("ValidationSucceeded", self.validate(class)));
         let previous = class.status.as_ref().map(|status| status.conditions.clone());
@@ -143,29 +142,24 @@ fn conditions_of(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
+    let mut write = |type_: &str, status, reason: &str, message: &str| {
+        conditions::set(&mut list, Update { type_, status, reason, message, generation }, now);
+    };
     let mut first_fault = None;
     for (kind, verdict) in verdicts {
         match verdict {
-            Ok(()) => conditions::set(&mut list, kind, "True", kind, "", now),
+            Ok(()) => write(kind, ConditionStatus::True, kind, ""),
             Err((reason, message)) => {
                 first_fault.get_or_insert_with(|| format!("{kind}=False: {message}"));
-                conditions::set(&mut list, kind, "False", reason, &message, now)
+                write(kind, ConditionStatus::False, reason, &message);
             }
-        };
+        }
     }
     match first_fault {
-        None => conditions::set(&mut list, conditions::READY, "True", conditions::READY, "", now),
-        Some(message) => conditions::set(
-            &mut list,
-            conditions::READY,
-            "False",
-            "UnhealthyDependents",
-            &message,
-            now,
-        ),
-    };
-    for condition in &mut list {
-        condition.observed_generation = generation;
+        None => write(conditions::READY, ConditionStatus::True, conditions::READY, ""),
+        Some(message) => {
+            write(conditions::READY, ConditionStatus::False, "UnhealthyDependents", &message);
+        }
     }
     list
 }

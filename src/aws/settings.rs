@@ -66,7 +66,8 @@ impl Settings {
     }
 }
 
-pub(super) async fn sdk_config(settings: &Settings) -> Result<(SdkConfig, String), CloudError> {
+/// The SDK's chain with our time limits.
+pub(super) async fn sdk_config(settings: &Settings) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(CALL_TIMEOUT)
@@ -77,13 +78,13 @@ pub(super) async fn sdk_config(settings: &Settings) -> Result<(SdkConfig, String
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
     }
-    let config = loader.load().await;
-    let Some(region) = config.region().map(ToString::to_string) else {
-        return Err(CloudError::ClassNotReady {
-            message: "no AWS region is known: set AWS_REGION or give the region".to_owned(),
-        });
-    };
-    Ok((config, region))
+    loader.load().await
+}
+
+pub(super) fn region(config: &SdkConfig) -> Result<String, CloudError> {
+    config.region().map(ToString::to_string).ok_or_else(|| CloudError::ClassNotReady {
+        message: "no AWS region is known: set AWS_REGION or give the region".to_owned(),
+    })
 }
 
 /// The Pricing API lives in a few regions only; each serves the prices of all.

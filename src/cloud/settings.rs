@@ -1,8 +1,10 @@
 //! What a node class means for capacity and price: pure values, read from its spec once.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+
 use crate::api::ec2nodeclass::{
     AmiFamily, BlockDevice, BlockDeviceMapping, EC2NodeClassSpec, InterfaceType, NetworkInterface,
-    VolumeType,
+    Toggle, VolumeType,
 };
 use crate::cloud::kubelet::{Kubelet, KubeletError};
 use crate::model::money::MicroDollarsPerHour;
@@ -63,26 +65,12 @@ impl Default for ClassSettings {
 
 /// The family of a class: what it says, else what its alias names.
 pub fn family(spec: &EC2NodeClassSpec) -> AmiFamily {
-    spec.ami_family
-        .or_else(|| alias(spec).and_then(|(family, _)| alias_family(family)))
-        .unwrap_or_default()
+    spec.resolved_family().unwrap_or(AmiFamily::AL2023)
 }
 
 /// The alias of a class, as family and version.
 pub fn alias(spec: &EC2NodeClassSpec) -> Option<(&str, &str)> {
     spec.ami_selector_terms.iter().find_map(|term| term.alias.as_deref()?.split_once('@'))
-}
-
-fn alias_family(name: &str) -> Option<AmiFamily> {
-    Some(match name {
-        "al2" => AmiFamily::AL2,
-        "al2023" => AmiFamily::AL2023,
-        "bottlerocket" => AmiFamily::Bottlerocket,
-        "windows2019" => AmiFamily::Windows2019,
-        "windows2022" => AmiFamily::Windows2022,
-        "windows2025" => AmiFamily::Windows2025,
-        _ => return None,
-    })
 }
 
 impl ClassSettings {
@@ -97,22 +85,19 @@ impl ClassSettings {
     /// # Errors
     /// What is wrong with the kubelet block.
     pub fn checked(spec: &EC2NodeClassSpec) -> Result<Self, KubeletError> {
-        let kubelet = match &spec.kubelet {
-            Some(raw) => Kubelet::parse(raw, family(spec))?,
-            None => Kubelet::default(),
-        };
+        let kubelet = Kubelet::parse(&spec.kubelet, family(spec))?;
         Ok(Self::with_kubelet(spec, kubelet))
     }
 
     fn with_kubelet(spec: &EC2NodeClassSpec, kubelet: Kubelet) -> Self {
-        let nested = spec.cpu_options.as_ref().and_then(|cpu| cpu.nested_virtualization.as_deref());
+        let nested = spec.cpu_options.as_ref().and_then(|cpu| cpu.nested_virtualization);
         let mut settings = Self {
             family: family(spec),
             kubelet,
             volumes: spec.block_device_mappings.clone(),
             raid0: spec.instance_store_policy.is_some(),
             interfaces: spec.network_interfaces.clone(),
-            nested_virtualization: nested == Some("enabled"),
+            nested_virtualization: nested == Some(Toggle::Enabled),
             connection_tracking: spec.connection_tracking.is_some(),
             ..Self::default()
         };
@@ -160,7 +145,7 @@ impl ClassSettings {
             root_volume: None,
             ebs: Some(BlockDevice {
                 encrypted: Some(true),
-                volume_size: Some(Quantity::from_units(gib * GIB)),
+                volume_size: Some(WireQuantity(format!("{gib}Gi"))),
                 volume_type: Some(VolumeType::Gp3),
                 ..BlockDevice::default()
             }),
@@ -190,9 +175,7 @@ impl ClassSettings {
 
     /// Size of the volume that pods' ephemeral storage is on, bytes.
     pub(super) fn ephemeral_volume_bytes(&self) -> i64 {
-        let size = |mapping: &BlockDeviceMapping| {
-            mapping.ebs.as_ref().and_then(|ebs| ebs.volume_size).map(Quantity::units)
-        };
+        let size = |mapping: &BlockDeviceMapping| mapping.ebs.as_ref().and_then(bytes);
         let marked = self.volumes.iter().find(|mapping| mapping.root_volume == Some(true));
         if let Some(bytes) = marked.and_then(size) {
             return bytes;
@@ -225,10 +208,10 @@ impl ClassSettings {
 /// Dollars a month of one volume.
 fn monthly(volume: &BlockDevice) -> f64 {
     let number = |value: i64| u32::try_from(value.max(0)).map_or(f64::from(u32::MAX), f64::from);
-    let gib = number(volume.volume_size.map_or(0, gibibytes));
+    let gib = number(gibibytes(volume).unwrap_or(0));
     let iops = volume.iops.map_or(0.0, number);
     let throughput = volume.throughput.map_or(0.0, number);
-    match volume.volume_type.unwrap_or_default() {
+    match volume.volume_type.unwrap_or(VolumeType::Gp3) {
         // 3,000 operations per second and 125 MiB/s are part of the volume.
         VolumeType::Gp3 => {
             0.08 * gib + 0.005 * (iops - 3000.0).max(0.0) + 0.04 * (throughput - 125.0).max(0.0)
@@ -248,10 +231,15 @@ fn monthly(volume: &BlockDevice) -> f64 {
     }
 }
 
+/// Size of a volume, bytes. Without one, a snapshot decides.
+fn bytes(volume: &BlockDevice) -> Option<i64> {
+    Some(volume.volume_size.as_ref()?.0.parse::<Quantity>().ok()?.units())
+}
+
 /// Whole GiB, rounded up: the unit in which EC2 sells volumes.
-pub fn gibibytes(size: Quantity) -> i64 {
-    let bytes = size.units();
-    bytes / GIB + i64::from(bytes % GIB != 0)
+pub fn gibibytes(volume: &BlockDevice) -> Option<i64> {
+    let bytes = bytes(volume)?;
+    Some(bytes / GIB + i64::from(bytes % GIB != 0))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use self::state::State;
 use super::catalog::{Catalog, SpotPrices};
 use super::settings::ClassSettings;
 use super::{ClassCatalog, Cloud, CloudError, Instance, LaunchOrder, LaunchResult};
-use crate::api::conditions;
+use crate::api::conditions::{self, ConditionStatus, Update};
 use crate::api::ec2nodeclass::{
     AmiStatus, EC2NodeClass, EC2NodeClassStatus, SecurityGroupStatus, SubnetStatus,
 };
@@ -242,22 +242,27 @@ impl Sim {
         let subnet = |zone: &String| SubnetStatus {
             id: format!("subnet-{zone}"),
             zone: zone.clone(),
-            zone_id: String::new(),
+            zone_id: None,
         };
         let mut list = class.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        conditions::set(&mut list, conditions::READY, "True", "Ready", "", now);
-        for condition in &mut list {
-            condition.observed_generation = class.metadata.generation;
-        }
+        let ready = Update {
+            type_: conditions::READY,
+            status: ConditionStatus::True,
+            reason: conditions::READY,
+            message: "",
+            generation: class.metadata.generation,
+        };
+        conditions::set(&mut list, ready, now);
         Ok(EC2NodeClassStatus {
             subnets: zones.iter().map(subnet).collect(),
             security_groups: vec![SecurityGroupStatus {
                 id: "sg-simulated".to_owned(),
-                name: "simulated".to_owned(),
+                name: Some("simulated".to_owned()),
             }],
             amis: vec![AmiStatus { id: "ami-simulated".to_owned(), ..AmiStatus::default() }],
-            instance_profile: "simulated".to_owned(),
+            instance_profile: Some("simulated".to_owned()),
             conditions: list,
+            ..EC2NodeClassStatus::default()
         })
     }
 }

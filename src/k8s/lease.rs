@@ -231,6 +231,12 @@ impl Election {
     }
 }
 
+/// Name of a replica: its host's, which is the pod's, and its process.
+pub fn identity(process: u32) -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    format!("{}_{process}", host.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

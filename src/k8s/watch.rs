@@ -43,10 +43,13 @@ pub struct Watches {
     pub cancel: CancellationToken,
 }
 
+/// Changes a workload's template into what its pods will be.
+pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
+
 type Named<T> = Change<Arc<str>, T>;
 
 impl Watches {
-    /// Watches everything that the cluster's state is made of.
+    /// Watches everything that the cluster's state is made of, except workloads.
     pub fn cluster<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
         let key = |meta: &dyn Fn() -> (String, String)| -> (Arc<str>, Arc<str>) {
             let (namespace, name) = meta();
@@ -78,11 +81,36 @@ impl Watches {
             to,
             |pool| pool.name_any().into(),
             |pool| {
-                let valid = validate::validate_nodepool(&pool.spec).is_empty();
+                let valid = validate::validate_nodepool(&pool).is_empty();
                 Some(project::pool(&pool, valid))
             },
             move |change| wrap(Event::Pools(change)),
         );
+        self.namespaces(to, move |change| wrap(Event::Namespaces(change)));
+    }
+
+    /// Watches the workloads that make pods. `effective` gives each template the requests that its
+    /// pods will have.
+    pub fn workloads<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Event) -> M,
+        effective: &Effective,
+    ) {
+        self.workload::<DeploymentObject, M>(WorkloadKind::Deployment, to, wrap, effective);
+        self.workload::<ReplicaSetObject, M>(WorkloadKind::ReplicaSet, to, wrap, effective);
+        self.workload::<StatefulSetObject, M>(WorkloadKind::StatefulSet, to, wrap, effective);
+        self.workload::<DaemonSetObject, M>(WorkloadKind::DaemonSet, to, wrap, effective);
+        self.workload::<JobObject, M>(WorkloadKind::Job, to, wrap, effective);
+        self.workload::<CronJobObject, M>(WorkloadKind::CronJob, to, wrap, effective);
+    }
+
+    /// Watches namespaces: names with labels.
+    pub fn namespaces<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: impl Fn(Named<(Arc<str>, Labels)>) -> M + Send + 'static,
+    ) {
         self.start::<Namespace, _, _, _>(
             watcher::Config::default(),
             to,
@@ -91,21 +119,16 @@ impl Watches {
                 let labels: Labels = namespace.labels().clone();
                 Some((namespace.name_any().into(), labels))
             },
-            move |change| wrap(Event::Namespaces(change)),
+            wrap,
         );
-        self.workloads::<DeploymentObject, M>(WorkloadKind::Deployment, to, wrap);
-        self.workloads::<ReplicaSetObject, M>(WorkloadKind::ReplicaSet, to, wrap);
-        self.workloads::<StatefulSetObject, M>(WorkloadKind::StatefulSet, to, wrap);
-        self.workloads::<DaemonSetObject, M>(WorkloadKind::DaemonSet, to, wrap);
-        self.workloads::<JobObject, M>(WorkloadKind::Job, to, wrap);
-        self.workloads::<CronJobObject, M>(WorkloadKind::CronJob, to, wrap);
     }
 
-    fn workloads<K, M: Send + 'static>(
+    fn workload<K, M: Send + 'static>(
         &self,
         kind: WorkloadKind,
         to: &Sender<M>,
         wrap: fn(Event) -> M,
+        effective: &Effective,
     ) where
         K: Resource<DynamicType = ()>
             + Clone
@@ -115,12 +138,14 @@ impl Watches {
             + Into<WorkloadWire>
             + 'static,
     {
+        let effective = Arc::clone(effective);
         self.start::<K, _, _, _>(
             watcher::Config::default(),
             to,
             |object| (object.namespace().unwrap_or_default().into(), object.name_any().into()),
             move |object| {
-                let wire: WorkloadWire = object.into();
+                let mut wire: WorkloadWire = object.into();
+                effective(kind, &mut wire);
                 Some(wire.to_workload(kind, Arc::new))
             },
             move |change| wrap(Event::Workloads(kind, change)),

@@ -1,46 +1,28 @@
 //! Writes. Never whole objects: only patches, so that fields that we do not know stay as they are.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
-use serde::Serialize;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::lease::Fence;
+use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodepool::NodePool;
+use crate::server::{ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
 
-/// Who writes, in `managedFields`.
+/// Who writes, in `managedFields` and Events.
 const MANAGER: &str = "harbinger";
+/// Our finalizer on claims and nodes, Karpenter's so that either can take over.
+pub const FINALIZER: &str = "karpenter.sh/termination";
+/// Attempts of a read-modify-write when others write too.
+const ATTEMPTS: usize = 5;
 
-/// Why a write failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The object is gone: go on without it.
-    #[error("not found")]
-    NotFound,
-    /// The object changed meanwhile, or is there already: read it again.
-    #[error("conflict: {0}")]
-    Conflict(String),
-    /// A disruption budget does not allow it now: try again later.
-    #[error("blocked: {0}")]
-    Blocked(String),
-    /// Permission is missing: tell the user.
-    #[error("forbidden: {0}")]
-    Forbidden(String),
-    /// The object is refused: tell the user.
-    #[error("invalid: {0}")]
-    Invalid(String),
-    /// We may not lead any more: write nothing.
-    #[error("leadership is not certain")]
-    NotLeading,
-    /// Anything else: try again later.
-    #[error("{0}")]
-    Transient(String),
-}
-
-impl From<kube::Error> for WriteError {
+impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         let kube::Error::Api(status) = &error else { return Self::Transient(error.to_string()) };
         let message = status.message.clone();
@@ -60,139 +42,303 @@ impl From<kube::Error> for WriteError {
 pub struct Writer {
     client: Client,
     fence: Fence,
+    /// Name of this process, for Events.
+    identity: String,
 }
 
 impl Writer {
     /// A writer that stops when `fence` falls.
-    pub fn new(client: Client, fence: Fence) -> Self {
-        Self { client, fence }
+    pub fn new(client: Client, fence: Fence, identity: &str) -> Self {
+        Self { client, fence, identity: identity.to_owned() }
     }
 
-    fn check(&self) -> Result<(), WriteError> {
-        if self.fence.holds() { Ok(()) } else { Err(WriteError::NotLeading) }
+    fn check(&self) -> Result<(), ApiError> {
+        if self.fence.holds() { Ok(()) } else { Err(ApiError::NotLeading) }
     }
 
-    /// Creates a claim and returns it with its UID.
-    pub async fn create_claim(&self, claim: &NodeClaim) -> Result<NodeClaim, WriteError> {
+    fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    /// Merges into a status whose conditions are read and set in the same step.
+    async fn update_status<K>(
+        &self,
+        name: &str,
+        mut status: Value,
+        updates: &[ConditionUpdate],
+        root: &[&str],
+        now: Timestamp,
+    ) -> Result<(), ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        let api = self.all::<K>();
+        for attempt in 1.. {
+            self.check()?;
+            let object = api.get(name).await?;
+            let version = object.resource_version();
+            let whole = serde_json::to_value(&object).unwrap_or_default();
+            let mut list: Vec<Condition> =
+                serde_json::from_value(whole["status"]["conditions"].clone()).unwrap_or_default();
+            let generation = object.meta().generation;
+            let mut changed = false;
+            for update in updates {
+                let update = Update {
+                    type_: update.condition,
+                    status: update.status,
+                    reason: &update.reason,
+                    message: &update.message,
+                    generation,
+                };
+                changed |= conditions::set(&mut list, update, now);
+            }
+            changed |= conditions::set_root(&mut list, root, generation, now);
+            if let Value::Object(map) = &mut status {
+                if map.is_empty() && !changed {
+                    return Ok(());
+                }
+                map.insert("conditions".to_owned(), json!(list));
+            }
+            let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+            match api.patch_status(name, &params(), &Patch::Merge(&patch)).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ApiServer for Writer {
+    async fn create_claim(&self, claim: Value) -> Result<String, ApiError> {
         self.check()?;
+        let claim: NodeClaim =
+            serde_json::from_value(claim).map_err(|error| ApiError::Invalid(error.to_string()))?;
         let params =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        Ok(Api::all(self.client.clone()).create(&params, claim).await?)
+        let created = self.all::<NodeClaim>().create(&params, &claim).await?;
+        Ok(created.uid().unwrap_or_default())
     }
 
-    /// Merges `patch` into a claim's status.
-    pub async fn patch_claim_status(&self, name: &str, patch: &Value) -> Result<(), WriteError> {
+    async fn patch_claim(&self, name: &str, patch: Value) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<NodeClaim> = Api::all(self.client.clone());
-        api.patch_status(name, &params(), &Patch::Merge(json!({"status": patch}))).await?;
+        self.all::<NodeClaim>().patch(name, &params(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
-    /// Merges `patch` into a claim.
-    pub async fn patch_claim(&self, name: &str, patch: &Value) -> Result<(), WriteError> {
+    async fn update_claim_status(
+        &self,
+        name: &str,
+        status: Value,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let root = ["Launched", "Registered", "Initialized"];
+        self.update_status::<NodeClaim>(name, status, conditions, &root, now).await
+    }
+
+    async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<NodeClaim> = Api::all(self.client.clone());
-        api.patch(name, &params(), &Patch::Merge(patch)).await?;
+        self.all::<NodeClaim>().delete(name, &of_uid(uid)).await?;
         Ok(())
     }
 
-    /// Asks for a claim's deletion.
-    pub async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), WriteError> {
-        self.check()?;
-        let api: Api<NodeClaim> = Api::all(self.client.clone());
-        api.delete(name, &of_uid(uid)).await?;
+    async fn finish_claim(&self, name: &str) -> Result<(), ApiError> {
+        let api = self.all::<NodeClaim>();
+        for attempt in 1.. {
+            self.check()?;
+            let claim = api.get(name).await?;
+            let mut finalizers = claim.finalizers().to_vec();
+            finalizers.retain(|finalizer| finalizer != FINALIZER);
+            let version = claim.resource_version();
+            let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+            match api.patch(name, &params(), &Patch::Merge(&patch)).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
-    /// Merges `patch` into a node. With `resourceVersion` in its metadata it is refused when the
-    /// node has changed meanwhile.
-    pub async fn patch_node(&self, name: &str, patch: &Value) -> Result<(), WriteError> {
-        self.check()?;
-        let api: Api<Node> = Api::all(self.client.clone());
-        api.patch(name, &params(), &Patch::Merge(patch)).await?;
+    async fn change_node(&self, name: &str, change: &NodeChange) -> Result<(), ApiError> {
+        let api = self.all::<Node>();
+        for attempt in 1.. {
+            self.check()?;
+            let node = api.get(name).await?;
+            let patch = node_patch(&node, change);
+            match api.patch(name, &params(), &Patch::Merge(&patch)).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
-    /// A node as it is now, for changes of its lists.
-    pub async fn node(&self, name: &str) -> Result<Node, WriteError> {
-        Ok(Api::<Node>::all(self.client.clone()).get(name).await?)
-    }
-
-    /// Asks for a node's deletion.
-    pub async fn delete_node(&self, name: &str) -> Result<(), WriteError> {
+    async fn delete_node(&self, name: &str) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<Node> = Api::all(self.client.clone());
-        api.delete(name, &DeleteParams::default()).await?;
+        self.all::<Node>().delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Evicts a pod; [`WriteError::Blocked`] when a budget holds it.
-    pub async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+    async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         self.check()?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let params = EvictParams { delete_options: Some(of_uid(uid)), ..EvictParams::default() };
-        match api.evict(name, &params).await.map_err(WriteError::from) {
-            Ok(_) | Err(WriteError::NotFound | WriteError::Conflict(_)) => Ok(()),
+        match api.evict(name, &params).await.map_err(ApiError::from) {
+            Ok(_) | Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Deletes a pod with a grace period in seconds, past every budget.
-    pub async fn delete_pod(
+    async fn delete_pod(
         &self,
         namespace: &str,
         name: &str,
         uid: &str,
         grace: i64,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), ApiError> {
         self.check()?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let mut params = of_uid(uid);
         params.grace_period_seconds = u32::try_from(grace).ok();
-        match api.delete(name, &params).await.map_err(WriteError::from) {
-            Ok(_) | Err(WriteError::NotFound | WriteError::Conflict(_)) => Ok(()),
+        match api.delete(name, &params).await.map_err(ApiError::from) {
+            Ok(_) | Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Nominates a pod to a node. The UID keeps a new pod of the same name from being meant.
-    pub async fn nominate(
+    async fn nominate(
         &self,
         namespace: &str,
         name: &str,
         uid: &str,
         node: &str,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), ApiError> {
         self.check()?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        // The UID keeps a new pod of the same name from being meant.
         let patch = json!({"metadata": {"uid": uid}, "status": {"nominatedNodeName": node}});
-        api.patch_status(name, &params(), &Patch::Merge(patch)).await?;
+        api.patch_status(name, &params(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
-    /// Merges `patch` into a pool's status.
-    pub async fn patch_pool_status(
+    async fn update_pool_status(
         &self,
         name: &str,
-        patch: &impl Serialize,
-    ) -> Result<(), WriteError> {
+        status: Value,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let root = ["ValidationSucceeded", "NodeClassReady"];
+        self.update_status::<NodePool>(name, status, conditions, &root, now).await
+    }
+
+    async fn patch_class_status(&self, name: &str, status: Value) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<NodePool> = Api::all(self.client.clone());
-        api.patch_status(name, &params(), &Patch::Merge(json!({"status": patch}))).await?;
+        let patch = Patch::Merge(json!({"status": status}));
+        self.all::<EC2NodeClass>().patch_status(name, &params(), &patch).await?;
         Ok(())
     }
 
-    /// Merges `patch` into a class's status.
-    pub async fn patch_class_status(
-        &self,
-        name: &str,
-        patch: &impl Serialize,
-    ) -> Result<(), WriteError> {
-        self.check()?;
-        let api: Api<EC2NodeClass> = Api::all(self.client.clone());
-        api.patch_status(name, &params(), &Patch::Merge(json!({"status": patch}))).await?;
-        Ok(())
+    async fn event(&self, note: EventNote) {
+        let (api_version, kind, namespace, name, uid) = note.object;
+        // Events of cluster-scoped objects live in `default`, as the field does it.
+        let home = if namespace.is_empty() { "default" } else { &*namespace }.to_owned();
+        let time = Time(note.at);
+        let event = Event {
+            metadata: kube::core::ObjectMeta {
+                generate_name: Some(format!("{name}.")),
+                namespace: Some(home.clone()),
+                ..kube::core::ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some(api_version.to_owned()),
+                kind: Some(kind.to_owned()),
+                namespace: (!namespace.is_empty()).then_some(namespace),
+                name: Some(name),
+                uid: (!uid.is_empty()).then_some(uid),
+                ..ObjectReference::default()
+            },
+            reason: Some(note.reason.to_owned()),
+            // The API server takes 1024 bytes.
+            message: Some(note.message.chars().take(1000).collect()),
+            type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+            event_time: Some(MicroTime(note.at)),
+            first_timestamp: Some(time.clone()),
+            last_timestamp: Some(time),
+            action: Some(note.reason.to_owned()),
+            reporting_component: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            count: Some(1),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &home);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
+            tracing::debug!(%error, reason = note.reason, "event was not written");
+        }
     }
+}
+
+/// The patch of a node that makes the change to what the node has now.
+fn node_patch(node: &Node, change: &NodeChange) -> Value {
+    let mut metadata = json!({"resourceVersion": node.resource_version()});
+    let map = |pairs: &[(String, String)]| -> Value {
+        pairs.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect()
+    };
+    if !change.labels.is_empty() {
+        metadata["labels"] = map(&change.labels);
+    }
+    if !change.annotations.is_empty() {
+        metadata["annotations"] = map(&change.annotations);
+    }
+    let mut finalizers = node.finalizers().to_vec();
+    if let Some(finalizer) = &change.add_finalizer
+        && !finalizers.contains(finalizer)
+    {
+        finalizers.push(finalizer.clone());
+        metadata["finalizers"] = json!(finalizers);
+    }
+    if let Some(finalizer) = &change.remove_finalizer {
+        finalizers.retain(|own| own != finalizer);
+        metadata["finalizers"] = json!(finalizers);
+    }
+    if let Some((name, uid)) = &change.owner
+        && !node.owner_references().iter().any(|owner| owner.uid == *uid)
+    {
+        let mut owners = json!(node.owner_references());
+        if let Value::Array(list) = &mut owners {
+            list.push(json!({
+                "apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name, "uid": uid,
+                "blockOwnerDeletion": true,
+            }));
+        }
+        metadata["ownerReferences"] = owners;
+    }
+    let mut patch = json!({"metadata": metadata});
+    if !change.add_taints.is_empty() || !change.remove_taints.is_empty() {
+        let mut taints =
+            node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        taints.retain(|taint| !change.remove_taints.contains(&taint.key));
+        let mut list: Vec<Value> = taints.iter().map(|taint| json!(taint)).collect();
+        for taint in &change.add_taints {
+            let effect = taint.effect.to_string();
+            if !taints.iter().any(|own| own.key == taint.key && own.effect == effect) {
+                list.push(json!(taint));
+            }
+        }
+        patch["spec"] = json!({"taints": list});
+    }
+    patch
 }
 
 fn params() -> PatchParams {
@@ -202,4 +348,38 @@ fn params() -> PatchParams {
 fn of_uid(uid: &str) -> DeleteParams {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::taints::{Taint, TaintEffect};
+
+    #[test]
+    fn a_node_keeps_what_others_wrote() {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "n", "resourceVersion": "7", "finalizers": ["theirs"]},
+            "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "b", "effect": "NoExecute"}]}
+        }))
+        .unwrap();
+        let change = NodeChange {
+            add_taints: vec![
+                Taint::new("a", TaintEffect::NoSchedule),
+                Taint::new("c", TaintEffect::NoSchedule),
+            ],
+            remove_taints: vec!["b".to_owned()],
+            add_finalizer: Some(FINALIZER.to_owned()),
+            ..NodeChange::default()
+        };
+        let patch = node_patch(&node, &change);
+        assert_eq!(patch["metadata"]["finalizers"], json!(["theirs", FINALIZER]));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        let keys: Vec<&str> = patch["spec"]["taints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t["key"].as_str().unwrap())
+            .collect();
+        assert_eq!(keys, ["a", "c"]);
+    }
 }

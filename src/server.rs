@@ -1,0 +1,185 @@
+//! The seam to the API server: what the loops write.
+
+use std::future::Future;
+
+use crate::api::conditions::ConditionStatus;
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Why a write failed, named by what the caller does next.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The object is gone: go on without it.
+    #[error("not found")]
+    NotFound,
+    /// The object changed meanwhile, or is there already: read it again.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// A disruption budget does not allow it now: try again later.
+    #[error("blocked: {0}")]
+    Blocked(String),
+    /// Permission is missing: tell the user.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// The object is refused: tell the user.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// We may not lead any more: write nothing.
+    #[error("leadership is not certain")]
+    NotLeading,
+    /// Anything else: try again later.
+    #[error("{0}")]
+    Transient(String),
+}
+
+/// A condition to set.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConditionUpdate {
+    /// Type.
+    pub condition: &'static str,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Machine-readable cause.
+    pub reason: String,
+    /// Cause for people.
+    pub message: String,
+}
+
+impl ConditionUpdate {
+    /// The condition holds.
+    pub fn holds(condition: &'static str) -> Self {
+        Self {
+            condition,
+            status: ConditionStatus::True,
+            reason: condition.to_owned(),
+            message: String::new(),
+        }
+    }
+
+    /// It is not known yet whether the condition holds.
+    pub fn unknown(condition: &'static str, reason: &str, message: &str) -> Self {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Self { condition, status: ConditionStatus::Unknown, reason, message }
+    }
+}
+
+/// What is changed about a node. Lists are merged with what the node has by then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeChange {
+    /// Labels and annotations to set.
+    pub labels: Vec<(String, String)>,
+    /// Annotations to set.
+    pub annotations: Vec<(String, String)>,
+    /// Taints to add, unless one of the same key and effect is there.
+    pub add_taints: Vec<crate::model::taints::Taint>,
+    /// Keys of taints to remove.
+    pub remove_taints: Vec<String>,
+    /// Finalizer to add.
+    pub add_finalizer: Option<String>,
+    /// Finalizer to remove.
+    pub remove_finalizer: Option<String>,
+    /// Owner to add: name and UID of a claim.
+    pub owner: Option<(String, String)>,
+}
+
+/// Writes to the API server. Every write is refused when leadership is not certain.
+pub trait ApiServer: Send + Sync + 'static {
+    /// Creates a claim; returns its UID. A claim of that name that is there already is an error.
+    fn create_claim(&self, claim: Value) -> impl Future<Output = Result<String, ApiError>> + Send;
+
+    /// Merges `metadata` (labels, annotations) into a claim.
+    fn patch_claim(
+        &self,
+        name: &str,
+        patch: Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Merges `status` into a claim's status and sets conditions, the root condition included.
+    fn update_claim_status(
+        &self,
+        name: &str,
+        status: Value,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Asks for a claim's deletion.
+    fn delete_claim(
+        &self,
+        name: &str,
+        uid: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Takes our finalizer off a claim.
+    fn finish_claim(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Changes a node.
+    fn change_node(
+        &self,
+        name: &str,
+        change: &NodeChange,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Asks for a node's deletion.
+    fn delete_node(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Evicts a pod; [`ApiError::Blocked`] when a budget holds it. A pod that is gone is evicted.
+    fn evict(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Deletes a pod with a grace period in seconds, past every budget.
+    fn delete_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        grace: i64,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Nominates a pod to a node.
+    fn nominate(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        node: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Merges into a pool's status and sets conditions.
+    fn update_pool_status(
+        &self,
+        name: &str,
+        status: Value,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Merges into a class's status.
+    fn patch_class_status(
+        &self,
+        name: &str,
+        status: Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Writes a Kubernetes Event about an object, best effort.
+    fn event(&self, event: EventNote) -> impl Future<Output = ()> + Send;
+}
+
+/// A Kubernetes Event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EventNote {
+    /// API version, kind, namespace, name and UID of the object.
+    pub object: (&'static str, &'static str, String, String, String),
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// Reason, such as `FailedScheduling`.
+    pub reason: &'static str,
+    /// Message.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
