@@ -11,9 +11,15 @@ use crate::model::workload::{Workload, WorkloadKind};
 /// money for nothing.
 pub const PATIENCE: i64 = 120;
 
+/// How long a workload that only admission has seen is believed to come, seconds. Another webhook
+/// or a quota may have refused it; the watch shows an object within milliseconds.
+pub const TENTATIVE: i64 = 10;
+
 /// State of a reservation.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
+    /// Admission saw the object, the watch has not shown it yet.
+    Tentative,
     /// The object exists and wants pods that are missing.
     #[default]
     Confirmed,
@@ -46,7 +52,7 @@ impl Reservation {
     /// Pods to keep room for.
     pub fn missing(&self) -> u32 {
         match self.phase {
-            Phase::Confirmed => self.desired.saturating_sub(self.active),
+            Phase::Tentative | Phase::Confirmed => self.desired.saturating_sub(self.active),
             Phase::Consumed | Phase::Expired => 0,
         }
     }
@@ -56,9 +62,18 @@ impl Reservation {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     by_owner: BTreeMap<Arc<str>, Reservation>,
+    /// What admission saw and the watch has not shown, by UID, with the moment.
+    announced: BTreeMap<Arc<str>, (Arc<Workload>, i64)>,
 }
 
 impl Ledger {
+    /// Notes a workload, or a new generation of one, that admission has seen at `now`.
+    pub fn announce(&mut self, workload: Arc<Workload>, now: i64) {
+        if !workload.uid.is_empty() {
+            self.announced.insert(Arc::clone(&workload.uid), (workload, now));
+        }
+    }
+
     /// Compares what workloads want with the pods that they have. `active` counts pods by root
     /// owner. Workloads whose pods another workload asks for are not counted again.
     pub fn observe<'a>(
@@ -68,7 +83,20 @@ impl Ledger {
         now: i64,
     ) {
         let mut next = BTreeMap::new();
+        self.announced.retain(|_, (_, at)| now - *at <= TENTATIVE);
+        let mut shown = Vec::new();
         for workload in workloads {
+            if let Some((coming, _)) = self.announced.get(&workload.uid) {
+                if coming.generation > workload.generation {
+                    continue;
+                }
+                self.announced.remove(&workload.uid);
+            }
+            shown.push(workload);
+        }
+        let announced = std::mem::take(&mut self.announced);
+        let coming = announced.values().map(|(workload, _)| (workload, true));
+        for (workload, tentative) in shown.into_iter().map(|shown| (shown, false)).chain(coming) {
             let managed = workload.owner.as_ref().is_some_and(|owner| &*owner.kind == "Deployment");
             let makes_pods =
                 !matches!(workload.kind, WorkloadKind::DaemonSet | WorkloadKind::CronJob);
@@ -87,6 +115,8 @@ impl Ledger {
                 Phase::Consumed
             } else if now - moved_at > PATIENCE {
                 Phase::Expired
+            } else if tentative {
+                Phase::Tentative
             } else {
                 Phase::Confirmed
             };
@@ -108,6 +138,7 @@ impl Ledger {
             );
         }
         self.by_owner = next;
+        self.announced = announced;
     }
 
     /// Reservations by UID of their workload.
@@ -153,6 +184,26 @@ mod tests {
         assert_eq!(missing(&mut ledger, 100, 1, 100, 2), 0);
         assert_eq!(ledger.get("u").unwrap().phase, Phase::Consumed);
         assert_eq!(missing(&mut ledger, 130, 2, 100, 3), 30);
+    }
+
+    #[test]
+    fn what_admission_saw_is_reserved_until_the_watch_shows_it_or_it_never_comes() {
+        let mut ledger = Ledger::default();
+        let none = BTreeMap::new();
+        ledger.announce(workload(100, 1), 0);
+        ledger.observe(std::iter::empty(), &none, 1);
+        assert_eq!(ledger.get("u").unwrap().phase, Phase::Tentative);
+        assert_eq!(ledger.get("u").unwrap().missing(), 100);
+        assert_eq!(missing(&mut ledger, 100, 1, 0, 2), 100);
+        assert_eq!(ledger.get("u").unwrap().phase, Phase::Confirmed);
+        // A change of scale that the watch has not shown counts; an older object does not undo it.
+        ledger.announce(workload(130, 2), 3);
+        assert_eq!(missing(&mut ledger, 100, 1, 100, 3), 30);
+        assert_eq!(missing(&mut ledger, 130, 2, 100, 4), 30);
+        // One that never comes is forgotten.
+        ledger.announce(workload(500, 3), 5);
+        assert_eq!(missing(&mut ledger, 130, 2, 130, 5 + TENTATIVE), 370);
+        assert_eq!(missing(&mut ledger, 130, 2, 130, 6 + TENTATIVE), 0);
     }
 
     #[test]

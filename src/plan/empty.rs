@@ -12,11 +12,12 @@ pub fn keeps_node(pod: &Pod) -> bool {
     !pod.of_daemon_set() && !pod.mirror && !pod.terminal()
 }
 
-/// Claims to end, with the reason. `wanted_nodes` are nodes that waiting pods are planned for.
+/// Claims to end, with the reason. `last_pod_event` says when a pod last came to or left a node, in
+/// seconds since the epoch, 0 when never.
 pub fn to_end(
     snapshot: &Snapshot,
     assignments: &Assignments,
-    wanted_nodes: &dyn Fn(&str) -> bool,
+    last_pod_event: &dyn Fn(&str) -> i64,
     now: i64,
 ) -> Vec<(Arc<Claim>, &'static str)> {
     let by_node = snapshot.pods_by_node();
@@ -32,8 +33,7 @@ pub fn to_end(
         };
         let Some(node) = snapshot.node_of(claim) else { continue };
         let held = node.annotations.contains_key("karpenter.sh/do-not-disrupt")
-            || !assignments.of(&claim.name).is_empty()
-            || wanted_nodes(&node.name);
+            || !assignments.of(&claim.name).is_empty();
         let nominated = snapshot
             .pods
             .values()
@@ -43,7 +43,11 @@ pub fn to_end(
         if pool.fixed || held || nominated || busy {
             continue;
         }
-        let since = claim.last_pod_event_at.unwrap_or(0).max(claim.stage_at);
+        let since = claim
+            .last_pod_event_at
+            .unwrap_or(0)
+            .max(last_pod_event(&node.name))
+            .max(claim.stage_at);
         if now - since >= after {
             found.push((Arc::clone(claim), "empty"));
         }

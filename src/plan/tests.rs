@@ -293,8 +293,7 @@ fn idle_nodes_go_after_their_time() {
     world.plan();
     world.advance(ClaimStage::Initialized);
     let ends = |world: &World| {
-        super::empty::to_end(&world.state.snapshot(), &world.assignments, &|_| false, world.now)
-            .len()
+        super::empty::to_end(&world.state.snapshot(), &world.assignments, &|_| 0, world.now).len()
     };
     assert_eq!(ends(&world), 0);
     world.scale(0, 2);

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub term: Gauge,
     /// Reservations that are not released.
     pub reservations: Gauge,
+    /// Intents heard from admission.
+    pub intents: Counter,
 }
 
 /// Buckets from 0.5 ms to 16 s, doubling: solves take a fraction of a millisecond to seconds.
@@ -116,6 +118,7 @@ impl Metrics {
             leader: Gauge::default(),
             term: Gauge::default(),
             reservations: Gauge::default(),
+            intents: Counter::default(),
         };
         let m = &metrics;
         registry.register(
@@ -186,6 +189,11 @@ impl Metrics {
         );
         registry.register("harbinger_leader", "Whether this process leads", m.leader.clone());
         registry.register("harbinger_leader_term", "Number of the leader's term", m.term.clone());
+        registry.register(
+            "harbinger_intents_received",
+            "Intents heard from admission",
+            m.intents.clone(),
+        );
         registry.register(
             "harbinger_reservations",
             "Reservations that are not released",

@@ -1,0 +1,251 @@
+//! The provisioner: watches, the decider and its helpers, under a lease.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::policies::Policies;
+use super::{SystemClock, health, policies, shutdown};
+use crate::aws;
+use crate::control::engine::QUEUE;
+use crate::control::{Clock, Context, Engine, Message, catalogs, engine, garbage, status};
+use crate::intent::{self, Intent};
+use crate::k8s::lease::{Election, Fence};
+use crate::k8s::watch::{Effective, Watches};
+use crate::k8s::{Writer, client};
+use crate::model::wire::workload::WorkloadWire;
+use crate::model::workload::WorkloadKind;
+use crate::policy;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::SharedRegistry;
+
+/// How long tasks may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(10);
+/// Permissions of the socket: the containers of the pod share a group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// What the provisioner is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Kubeconfig; the pod's service account when absent.
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of health and metrics.
+    pub metrics_listen: SocketAddr,
+    /// Namespace and name of the lease; no election when absent.
+    pub lease: Option<(String, String)>,
+    /// Name of this process in the lease and in Events.
+    pub identity: String,
+    /// Socket on which admission tells what it has seen.
+    pub intent_socket: Option<PathBuf>,
+    /// Namespaces whose pods request policies never touch.
+    pub excluded_namespaces: BTreeSet<String>,
+    /// The decider's settings.
+    pub engine: engine::Settings,
+    /// The cloud's settings; what is empty is asked from the API server.
+    pub cloud: aws::Settings,
+}
+
+/// Runs until a signal comes. Losing the lease is an error: the process must not go on.
+///
+/// # Errors
+/// When the API server or the cloud cannot be reached at all, or the lease is lost.
+pub async fn run(options: Options) -> Result<()> {
+    let cancel = CancellationToken::new();
+    let signals = cancel.clone();
+    tokio::spawn(async move { shutdown::on_signal(signals).await });
+    let intents = match &options.intent_socket {
+        None => None,
+        Some(path) => {
+            let (listener, intents) = intent::listen(path, SOCKET_MODE).await?;
+            tokio::spawn(listener.run(cancel.clone()));
+            Some(intents)
+        }
+    };
+    serve(options, intents, cancel).await
+}
+
+/// Runs until cancelled. Losing the lease is an error: the process must not go on.
+///
+/// # Errors
+/// When the API server or the cloud cannot be reached at all, or the lease is lost.
+pub async fn serve(
+    options: Options,
+    intents: Option<mpsc::Receiver<Intent>>,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let connection = client::connect(options.kubeconfig.as_deref()).await?;
+    let mut cloud_settings = options.cloud;
+    let facts = connection.facts().await.context("asking the API server about itself")?;
+    if cloud_settings.cluster_endpoint.is_empty() {
+        cloud_settings.cluster_endpoint.clone_from(&connection.endpoint);
+    }
+    if cloud_settings.ca_bundle.is_empty() {
+        cloud_settings.ca_bundle.clone_from(&connection.ca_bundle);
+    }
+    if cloud_settings.kubernetes_version.is_empty() {
+        cloud_settings.kubernetes_version = facts.version;
+    }
+    cloud_settings.service_cidr = cloud_settings.service_cidr.or(facts.service_cidr);
+    cloud_settings.cluster_dns = cloud_settings.cluster_dns.or(facts.cluster_dns);
+    let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
+    let kube = connection.client;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let registry: SharedRegistry = Arc::new(parking_lot::RwLock::new(registry));
+    let tracker = TaskTracker::new();
+    let clock = Arc::new(SystemClock);
+
+    let mut election = options
+        .lease
+        .as_ref()
+        .map(|(namespace, name)| Election::new(kube.clone(), namespace, name, &options.identity));
+    let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
+    let api = Arc::new(Writer::new(kube.clone(), fence.clone(), &options.identity));
+    let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone() };
+
+    let (outbox, inbox) = mpsc::channel(QUEUE);
+    let (lead, leads) = watch::channel(false);
+    // Nanoseconds differ between processes, so that two leaders never make the same names.
+    let seed = u64::try_from(clock.now().as_nanosecond() % i128::from(i64::MAX)).unwrap_or(0);
+    let decider = Engine::new(
+        context.clone(),
+        options.engine,
+        inbox,
+        outbox.clone(),
+        tracker.clone(),
+        cancel.clone(),
+        seed,
+    );
+    let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
+    watches.cluster(&outbox, Message::Cluster);
+    watches.classes(&outbox, Message::Classes);
+    let policies = policies::follow(&watches, options.excluded_namespaces);
+    tracker.spawn(workloads(watches, policies, outbox.clone()));
+    if let Some(intents) = intents {
+        tracker.spawn(forward(intents, outbox.clone(), cancel.clone()));
+    }
+
+    let (snapshots, classes) = (decider.snapshots(), decider.classes());
+    let helpers = cancel.clone();
+    let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
+        let cancel = helpers.clone();
+        tracker.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = task => {
+                    tracing::error!(name, "loop ended by itself");
+                    cancel.cancel();
+                }
+            }
+        });
+    };
+    spawn(
+        "catalogs",
+        Box::pin(catalogs::run(context.clone(), classes.clone(), leads.clone(), outbox)),
+    );
+    spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
+    spawn("status", Box::pin(status::run(context, snapshots.clone(), classes, leads.clone())));
+    let (ready, readiness) = watch::channel(false);
+    let served = health::serve(options.metrics_listen, registry, readiness, cancel.clone());
+    let ended = cancel.clone();
+    tracker.spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "health and metrics cannot be served");
+            ended.cancel();
+        }
+    });
+    let mut synced = snapshots;
+    tracker.spawn(async move {
+        if synced.wait_for(|snapshot| snapshot.synced).await.is_ok() {
+            ready.send_replace(true);
+            // The sender must live as long as the process answers probes.
+            std::future::pending::<()>().await;
+        }
+    });
+    tracker.spawn(decider.run(leads));
+
+    let lost = match &mut election {
+        None => {
+            lead.send_replace(true);
+            metrics.leader.set(1);
+            cancel.cancelled().await;
+            false
+        }
+        Some(election) => {
+            if election.acquire(&cancel, || clock.now()).await {
+                tracing::info!(term = fence.term(), "leading");
+                metrics.leader.set(1);
+                metrics.term.set(i64::try_from(fence.term()).unwrap_or(i64::MAX));
+                lead.send_replace(true);
+                election.hold(&cancel, || clock.now()).await
+            } else {
+                false
+            }
+        }
+    };
+    cancel.cancel();
+    tracker.close();
+    if tokio::time::timeout(GRACE, tracker.wait()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    if lost {
+        bail!("the lease was lost to another replica or could not be renewed");
+    }
+    Ok(())
+}
+
+/// Watches workloads, each with the requests that the policies will give its pods. They are listed
+/// again when the policies change.
+async fn workloads(watches: Watches, policies: Policies, outbox: mpsc::Sender<Message>) {
+    let snapshot = Arc::clone(&policies.snapshot);
+    let effective: Effective = Arc::new(move |kind: WorkloadKind, workload: &mut WorkloadWire| {
+        let namespace = workload.metadata.namespace().to_owned();
+        let name = workload.metadata.name().to_owned();
+        let owner = (kind.name(), &*name);
+        let template = workload.template();
+        let now = SystemClock.now();
+        let spec = policy::effective_shape(template, &namespace, owner, &snapshot.load(), now);
+        workload.template_mut().spec = spec;
+    });
+    let mut versions = policies.version;
+    loop {
+        // The sender lives as long as the watches: both end together.
+        if versions.wait_for(|version| !version.is_empty()).await.is_err() {
+            return;
+        }
+        versions.mark_unchanged();
+        let round = watches.cancel.child_token();
+        let of_round = Watches { cancel: round.clone(), ..watches.clone() };
+        of_round.workloads(&outbox, Message::Cluster, &effective);
+        if versions.changed().await.is_err() {
+            return;
+        }
+        round.cancel();
+    }
+}
+
+async fn forward(
+    mut intents: mpsc::Receiver<Intent>,
+    outbox: mpsc::Sender<Message>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let intent = tokio::select! {
+            () = cancel.cancelled() => return,
+            intent = intents.recv() => intent,
+        };
+        let Some(intent) = intent else { return };
+        if outbox.send(Message::Intent(Box::new(intent))).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The loops of the provisioner: they watch, ask the planners, and carry out.
+//!
+//! One task owns the state and decides; whatever waits for the API server or the cloud is a task of
+//! its own that reports back. A claim has at most one task at a time.
+
+pub mod catalogs;
+pub mod engine;
+pub mod garbage;
+pub mod launch;
+pub mod lifecycle;
+pub mod status;
+pub mod termination;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+pub use engine::{Engine, Message, Settings};
+
+/// The clock, asked in one place.
+pub trait Clock: Send + Sync + 'static {
+    /// The moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// What every task needs.
+#[derive(Debug)]
+pub struct Context<A, C, K> {
+    /// The API server.
+    pub api: Arc<A>,
+    /// The cloud.
+    pub cloud: Arc<C>,
+    /// The clock.
+    pub clock: Arc<K>,
+    /// Metrics.
+    pub metrics: crate::telemetry::Metrics,
+}
+
+impl<A, C, K> Clone for Context<A, C, K> {
+    fn clone(&self) -> Self {
+        Self {
+            api: Arc::clone(&self.api),
+            cloud: Arc::clone(&self.cloud),
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// How an operation ended; metrics and logs follow from it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The cluster or the cloud was changed.
+    Applied,
+    /// Something else must happen first.
+    Waiting,
+    /// There was nothing to do.
+    Skipped,
+    /// It failed and will be tried again.
+    Failed(String),
+}
+
+impl<A, C, K> Context<A, C, K> {
+    /// Records how an operation on an object ended.
+    pub fn record(&self, operation: &'static str, object: &str, outcome: &Outcome) {
+        let label = match outcome {
+            Outcome::Applied => "applied",
+            Outcome::Waiting => "waiting",
+            Outcome::Skipped => "skipped",
+            Outcome::Failed(_) => "failed",
+        };
+        let labels = crate::telemetry::metrics::OutcomeLabel { operation, outcome: label };
+        self.metrics.operations.get_or_create(&labels).inc();
+        match outcome {
+            Outcome::Applied => tracing::info!(operation, object, "done"),
+            Outcome::Failed(error) => {
+                tracing::warn!(operation, object, error, "failed and is tried again")
+            }
+            Outcome::Waiting | Outcome::Skipped => {
+                tracing::debug!(operation, object, label, "nothing done")
+            }
+        }
+    }
+}

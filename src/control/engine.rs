@@ -1,0 +1,577 @@
+//! The decider: folds events, plans, and starts the tasks that carry out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Clock, Context, launch, lifecycle, termination};
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::cloud::Cloud;
+use crate::cluster::{Change, Event, Snapshot, State};
+use crate::demand::{Assignments, Ledger};
+use crate::intent::Intent;
+use crate::model::claim::{Claim, ClaimStage};
+use crate::model::pod::Pod;
+use crate::model::workload::WorkloadKind;
+use crate::plan::lifecycle::Step;
+use crate::plan::provision::{self, Catalogs};
+use crate::plan::{empty, lifecycle as life};
+use crate::server::ApiServer;
+
+/// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
+pub const QUEUE: usize = 8192;
+/// Events folded before anything else is looked at.
+const BATCH: usize = 1024;
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How long a claim that was created may stay away from the watch, seconds.
+const WATCH_LAG: i64 = 30;
+
+/// What reaches the decider.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A change of the cluster.
+    Cluster(Event),
+    /// A change of the node classes.
+    Classes(Change<Arc<str>, EC2NodeClass>),
+    /// What the classes offer now.
+    Catalogs(Catalogs),
+    /// A workload that admission has seen.
+    Intent(Box<Intent>),
+    /// The task of a claim (or launch group) has ended.
+    Done(Arc<str>),
+}
+
+/// How the decider works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A plan waits until no relevant event has come for this long…
+    pub coalesce_idle: Duration,
+    /// …but no longer than this.
+    pub coalesce_max: Duration,
+    /// Whether announced pods are planned before they exist.
+    pub intents: bool,
+    /// Improvement attempts of the packing.
+    pub improve: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            coalesce_idle: Duration::from_millis(20),
+            coalesce_max: Duration::from_millis(200),
+            intents: true,
+            improve: 50,
+        }
+    }
+}
+
+/// The decider.
+pub struct Engine<A, C, K> {
+    context: Context<A, C, K>,
+    settings: Settings,
+    inbox: mpsc::Receiver<Message>,
+    outbox: mpsc::Sender<Message>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    state: State,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    classes: watch::Sender<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    ledger: Ledger,
+    assignments: Assignments,
+    catalogs: Catalogs,
+    /// Claims and launch groups with a task.
+    busy: BTreeSet<Arc<str>>,
+    /// Claims that were created and have not come back through the watch, with the moment.
+    just_made: BTreeMap<Arc<str>, i64>,
+    /// When pods last came to or left a node.
+    pod_events: BTreeMap<Arc<str>, i64>,
+    /// First and last relevant event since the last plan.
+    dirty: Option<(Instant, Instant)>,
+    seed: u64,
+    told: BTreeMap<String, i64>,
+}
+
+impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
+    /// A decider that reads from `inbox`; `outbox` is the same queue's other end. `seed` differs
+    /// between leaders, so that names of claims do too.
+    pub fn new(
+        context: Context<A, C, K>,
+        settings: Settings,
+        inbox: mpsc::Receiver<Message>,
+        outbox: mpsc::Sender<Message>,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+        seed: u64,
+    ) -> Self {
+        Self {
+            context,
+            settings,
+            inbox,
+            outbox,
+            tracker,
+            cancel,
+            state: State::default(),
+            snapshot: watch::Sender::new(Arc::default()),
+            classes: watch::Sender::new(BTreeMap::new()),
+            ledger: Ledger::default(),
+            assignments: Assignments::default(),
+            catalogs: Catalogs::default(),
+            busy: BTreeSet::new(),
+            just_made: BTreeMap::new(),
+            pod_events: BTreeMap::new(),
+            dirty: None,
+            seed,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// The cluster as the decider sees it.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    /// The node classes.
+    pub fn classes(&self) -> watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>> {
+        self.classes.subscribe()
+    }
+
+    /// Folds events without acting until `lead` is true, then decides until cancelled.
+    pub async fn run(mut self, mut lead: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let plan_at = self.plan_at();
+            let leads = *lead.borrow();
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return,
+                changed = lead.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.mark();
+                }
+                () = sleep_until(plan_at), if leads && plan_at.is_some() => self.plan().await,
+                message = self.inbox.recv() => {
+                    let Some(message) = message else { return };
+                    self.fold(message);
+                    for _ in 1..BATCH {
+                        let Ok(message) = self.inbox.try_recv() else { break };
+                        self.fold(message);
+                    }
+                    self.publish();
+                    if leads {
+                        self.step_claims();
+                    }
+                }
+                _ = tick.tick(), if leads => self.tick(),
+            }
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.context.clock.now().as_second()
+    }
+
+    fn mark(&mut self) {
+        let now = Instant::now();
+        self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
+    }
+
+    fn plan_at(&self) -> Option<Instant> {
+        let (first, last) = self.dirty?;
+        Some((last + self.settings.coalesce_idle).min(first + self.settings.coalesce_max))
+    }
+
+    fn fold(&mut self, message: Message) {
+        match message {
+            Message::Cluster(event) => {
+                let relevant = self.relevant(&event);
+                self.note_pods(&event);
+                if self.state.apply(event) && relevant {
+                    self.mark();
+                }
+            }
+            Message::Classes(change) => self.classes.send_modify(|classes| match change {
+                Change::Upsert(class) => {
+                    let name = class.metadata.name.as_deref().unwrap_or_default().into();
+                    classes.insert(name, Arc::new(class));
+                }
+                Change::Delete(name) => {
+                    classes.remove(&name);
+                }
+                Change::Replace(list) => {
+                    *classes = list
+                        .into_iter()
+                        .map(|class| {
+                            let name = class.metadata.name.as_deref().unwrap_or_default().into();
+                            (name, Arc::new(class))
+                        })
+                        .collect();
+                }
+            }),
+            Message::Catalogs(catalogs) => {
+                self.catalogs = catalogs;
+                self.mark();
+            }
+            Message::Intent(intent) => self.announce(&intent),
+            Message::Done(name) => {
+                self.busy.remove(&name);
+                self.mark();
+            }
+        }
+    }
+
+    /// Books what admission has seen. The watch confirms it within moments.
+    fn announce(&mut self, intent: &Intent) {
+        if !self.settings.intents {
+            return;
+        }
+        let workload = intent.workload().or_else(|| {
+            // A change of scale carries the count only; the rest is known.
+            let kind = WorkloadKind::parse(&intent.kind)?;
+            let key = (Arc::from(&*intent.namespace), Arc::from(&*intent.name));
+            let known = self.state.snapshot().workloads.get(&(kind, key)).cloned()?;
+            let mut workload = (*known).clone();
+            workload.desired = intent.desired;
+            workload.generation += 1;
+            Some(workload)
+        });
+        self.context.metrics.intents.inc();
+        if let Some(workload) = workload {
+            self.ledger.announce(Arc::new(workload), self.now());
+            self.mark();
+        }
+    }
+
+    /// Whether an event can change what is to be bought. Pods that a reservation announced do not
+    /// put a plan off: they come in long bursts.
+    fn relevant(&self, event: &Event) -> bool {
+        match event {
+            Event::Pods(Change::Upsert(pod)) => pod.waiting() && !self.covered(pod),
+            Event::Namespaces(_) => false,
+            _ => true,
+        }
+    }
+
+    fn covered(&self, pod: &Pod) -> bool {
+        let root = self.state.snapshot().root_of(pod);
+        self.settings.intents && self.ledger.get(&root).is_some_and(|r| r.desired > 0)
+    }
+
+    fn note_pods(&mut self, event: &Event) {
+        let now = self.now();
+        if let Event::Pods(change) = event {
+            let snapshot = self.state.snapshot();
+            let mut touch = |node: &Option<Arc<str>>| {
+                if let Some(node) = node {
+                    self.pod_events.insert(Arc::clone(node), now);
+                }
+            };
+            match change {
+                Change::Upsert(pod) if !pod.of_daemon_set() => {
+                    let key = (Arc::clone(&pod.shape.namespace), Arc::clone(&pod.name));
+                    let old = snapshot.pods.get(&key);
+                    let moved = old.is_none_or(|old| {
+                        old.node_name != pod.node_name || old.deleted_at != pod.deleted_at
+                    });
+                    if moved {
+                        touch(&pod.node_name);
+                    }
+                }
+                Change::Delete(key) => {
+                    if let Some(old) = snapshot.pods.get(key).filter(|old| !old.of_daemon_set()) {
+                        touch(&old.node_name);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.state.snapshot();
+        if self.snapshot.borrow().revision == snapshot.revision {
+            return;
+        }
+        let nodes = &snapshot.nodes;
+        self.pod_events.retain(|node, _| nodes.contains_key(node));
+        self.context.metrics.state_nodes.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
+        self.context.metrics.state_synced.set(i64::from(snapshot.synced));
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// Plans for all demand and starts what the plan says.
+    async fn plan(&mut self) {
+        let Some((first, _)) = self.dirty.take() else { return };
+        self.publish();
+        let snapshot = self.state.snapshot();
+        if !snapshot.synced || self.catalogs.is_empty() {
+            return;
+        }
+        let now = self.now();
+        self.just_made
+            .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
+        let just_made = self.just_made.clone();
+        self.assignments.retain(&snapshot.claims, &|name| just_made.contains_key(name), now);
+        let mut active: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        for pod in snapshot.pods.values().filter(|pod| pod.active()) {
+            *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
+        }
+        self.ledger.observe(snapshot.workloads.values(), &active, now);
+        for claim in snapshot.claims.values() {
+            let ledger = &self.ledger;
+            self.assignments
+                .restore(claim, |owner| ledger.get(owner).map(|r| Arc::clone(&r.shape)));
+        }
+        self.context
+            .metrics
+            .reservations
+            .set(i64::try_from(self.ledger.iter().count()).unwrap_or(0));
+        // Claims that the watch has not shown yet are in the way of nobody but must be counted.
+        let mut with_made = snapshot.clone();
+        let missing: Vec<Arc<str>> = just_made.keys().cloned().collect();
+        if !missing.is_empty() {
+            let claims = Arc::make_mut(&mut with_made.claims);
+            for name in missing {
+                let pool = name.rsplit_once('-').map_or("", |(pool, _)| pool);
+                let claim = Claim {
+                    name: Arc::clone(&name),
+                    pool: pool.into(),
+                    created_at: now,
+                    ..Claim::default()
+                };
+                claims.entry(name).or_insert_with(|| Arc::new(claim));
+            }
+        }
+        self.seed = self.seed.wrapping_add(1);
+        let (ledger, assignments) = (self.ledger.clone(), self.assignments.clone());
+        let (catalogs, seed) = (self.catalogs.clone(), self.seed);
+        let settings =
+            provision::Settings { intents: self.settings.intents, improve: self.settings.improve };
+        let started = Instant::now();
+        let planned = tokio::task::spawn_blocking(move || {
+            provision::provision(&with_made, &ledger, &assignments, &catalogs, settings, now, seed)
+        })
+        .await;
+        self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(%error, "planning broke off");
+                return;
+            }
+        };
+        if !plan.violations.is_empty() {
+            self.context.metrics.plans_rejected.inc();
+            let first = plan.violations.first().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(
+                first,
+                count = plan.violations.len(),
+                "plan failed its check and is dropped"
+            );
+            return;
+        }
+        self.tell_unschedulable(&snapshot, &plan, now);
+        if plan.claims.is_empty() {
+            return;
+        }
+        let claims = plan.claims.len();
+        tracing::info!(claims, cost = %plan.cost, ms = started.elapsed().as_millis(), "planned");
+        let mut groups: BTreeMap<Arc<str>, Vec<provision::ClaimDraft>> = BTreeMap::new();
+        for draft in plan.claims {
+            self.assignments.assign(
+                Arc::clone(&draft.name),
+                draft.pods.clone(),
+                draft.capacity.clone(),
+            );
+            self.just_made.insert(Arc::clone(&draft.name), now);
+            groups.entry(Arc::clone(&draft.group)).or_default().push(draft);
+        }
+        for (group, drafts) in groups {
+            self.busy.insert(Arc::clone(&group));
+            let class = self.classes.borrow().get(&drafts[0].class.name).cloned();
+            let (context, done) = (self.context.clone(), self.outbox.clone());
+            let catalogs = self.catalogs.clone();
+            self.spawn(async move {
+                launch::fresh(&context, class, drafts, &catalogs, first).await;
+                // The engine is gone only when the process ends.
+                drop(done.send(Message::Done(group)).await);
+            });
+        }
+    }
+
+    fn tell_unschedulable(
+        &mut self,
+        snapshot: &Snapshot,
+        plan: &provision::ProvisionPlan,
+        now: i64,
+    ) {
+        let count: u32 = plan.unschedulable.iter().map(|u| u.count).sum();
+        self.context.metrics.unschedulable_pods.set(i64::from(count));
+        // The same message about the same pod is told again after five minutes, as in the field.
+        self.told.retain(|_, at| now - *at < 300);
+        for unschedulable in &plan.unschedulable {
+            let message = format!("Failed to schedule pod, {}", unschedulable.reasons);
+            for key in unschedulable.pods.iter().take(20) {
+                let Some(pod) = snapshot.pods.get(key) else { continue };
+                let note = format!("{}/{message}", pod.uid);
+                if self.told.insert(note, now).is_some() {
+                    continue;
+                }
+                let context = self.context.clone();
+                let event = crate::server::EventNote {
+                    object: (
+                        "v1",
+                        "Pod",
+                        key.0.to_string(),
+                        key.1.to_string(),
+                        pod.uid.to_string(),
+                    ),
+                    warning: true,
+                    reason: "FailedScheduling",
+                    message: message.clone(),
+                    at: self.context.clock.now(),
+                };
+                self.spawn(async move { context.api.event(event).await });
+            }
+        }
+    }
+
+    /// Moves every claim that has no task one step on.
+    fn step_claims(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        if !snapshot.synced {
+            return;
+        }
+        let now = self.now();
+        for claim in snapshot.claims.values() {
+            if self.busy.contains(&claim.name) {
+                continue;
+            }
+            if claim.deleting() {
+                self.end(claim);
+                continue;
+            }
+            if claim.stage == ClaimStage::Pending {
+                self.resume(claim, now);
+                continue;
+            }
+            let node = snapshot.node_of(claim);
+            let planned = !self.assignments.of(&claim.name).is_empty();
+            let step = life::step(claim, node.map(|node| &**node), planned, now);
+            if matches!(step, Step::Wait { .. } | Step::Done) {
+                continue;
+            }
+            let nominations = match &step {
+                Step::Open { .. } => {
+                    crate::plan::nominate::nominations(&snapshot, self.assignments.of(&claim.name))
+                }
+                _ => Vec::new(),
+            };
+            self.busy.insert(Arc::clone(&claim.name));
+            let (context, done) = (self.context.clone(), self.outbox.clone());
+            let (claim, node) = (Arc::clone(claim), node.cloned());
+            self.spawn(async move {
+                lifecycle::carry_out(&context, &claim, node.as_deref(), &step, &nominations).await;
+                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+            });
+        }
+    }
+
+    fn end(&mut self, claim: &Arc<Claim>) {
+        self.busy.insert(Arc::clone(&claim.name));
+        let (context, done) = (self.context.clone(), self.outbox.clone());
+        let (claim, snapshots) = (Arc::clone(claim), self.snapshot.subscribe());
+        self.spawn(async move {
+            termination::terminate(&context, &claim, snapshots).await;
+            drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+        });
+    }
+
+    /// Takes up the launch of a claim that another leader (or we) left unlaunched.
+    fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
+        let Some((group, size)) = provision::launch_group(claim) else { return };
+        // Claims of one plan are created within moments; wait until all have come.
+        if self.busy.contains(&group)
+            || self.just_made.contains_key(&claim.name)
+            || now - claim.created_at < 2
+        {
+            return;
+        }
+        if now - claim.created_at > life::LAUNCH_TIMEOUT {
+            self.busy.insert(Arc::clone(&claim.name));
+            let (context, done, claim) =
+                (self.context.clone(), self.outbox.clone(), Arc::clone(claim));
+            self.spawn(async move {
+                lifecycle::give_up(&context, &claim, "launch_timeout").await;
+                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+            });
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let in_group =
+            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|(id, _)| id == group);
+        let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
+        let class = self.classes.borrow().get(&claim.class.name).cloned();
+        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
+        self.busy.insert(Arc::clone(&group));
+        let (context, done) = (self.context.clone(), self.outbox.clone());
+        let catalogs = self.catalogs.clone();
+        self.spawn(async move {
+            launch::resumed(&context, class, &pool, &members, (&group, size), &catalogs).await;
+            drop(done.send(Message::Done(group)).await);
+        });
+    }
+
+    /// Timers: time-outs of claims, empty and expired nodes.
+    fn tick(&mut self) {
+        self.publish();
+        self.step_claims();
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        if !snapshot.synced {
+            return;
+        }
+        let now = self.now();
+        // Waiting pods that nothing covers are looked at again, for example after a failed launch.
+        if snapshot.pods.values().any(|pod| pod.waiting()) && self.dirty.is_none() {
+            self.mark();
+        }
+        let pod_events = &self.pod_events;
+        let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
+        let ends = empty::to_end(&snapshot, &self.assignments, &last_pod_event, now);
+        for (claim, reason) in ends {
+            if !self.busy.insert(Arc::clone(&claim.name)) {
+                continue;
+            }
+            let (context, done) = (self.context.clone(), self.outbox.clone());
+            self.spawn(async move {
+                lifecycle::give_up(&context, &claim, reason).await;
+                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+            });
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment).await;
+    }
+}

@@ -1,0 +1,413 @@
+//! Claims first, then the fleet call, then what it brought.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Clock, Context, Outcome};
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
+use crate::model::claim::{Claim, ClaimStage};
+use crate::model::digest::hex;
+use crate::model::instance::InstanceType;
+use crate::model::labels::{self, Labels};
+use crate::model::pool::Pool;
+use crate::model::resources::Resources;
+use crate::plan::provision::{Catalogs, ClaimDraft, LaunchChoice, registration_taints};
+use crate::server::{ApiError, ApiServer, ConditionUpdate, EventNote};
+use crate::telemetry::metrics::PoolReasonLabel;
+
+/// Tag by which instances of an unanswered call are found again.
+pub const GROUP_TAG: &str = "harbinger.sh/launch-group";
+/// Longest wait between attempts of one call.
+const MOST_BACKOFF: Duration = Duration::from_secs(10);
+/// Attempts before the claims are left to the launch time-out.
+const ATTEMPTS: u32 = 30;
+
+/// A claim that waits for an instance.
+#[derive(Clone, Debug)]
+struct Waiting {
+    name: Arc<str>,
+    uid: Arc<str>,
+}
+
+/// Equal launches.
+struct Group<'a> {
+    id: &'a str,
+    size: u32,
+    pool: &'a Arc<Pool>,
+    class: &'a Arc<EC2NodeClass>,
+    options: &'a [LaunchChoice],
+    labels: &'a Labels,
+    requests: &'a Resources,
+}
+
+/// Creates the claims of one group and launches them with one call.
+pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    class: Option<Arc<EC2NodeClass>>,
+    drafts: Vec<ClaimDraft>,
+    catalogs: &Catalogs,
+    first_event: Instant,
+) {
+    let (Some(class), Some(first)) = (class, drafts.first()) else { return };
+    let mut creating: FuturesUnordered<_> = drafts
+        .iter()
+        .map(|draft| async move { (draft, context.api.create_claim(object(draft)).await) })
+        .collect();
+    let mut created = Vec::new();
+    while let Some((draft, result)) = creating.next().await {
+        match result {
+            Ok(uid) => created.push(Waiting { name: Arc::clone(&draft.name), uid: uid.into() }),
+            Err(error) => {
+                context.record("create_claim", &draft.name, &Outcome::Failed(error.to_string()))
+            }
+        }
+    }
+    drop(creating);
+    created.sort_by(|a, b| a.name.cmp(&b.name));
+    let labels =
+        PoolReasonLabel { nodepool: first.pool.name.to_string(), reason: "provisioned".into() };
+    context
+        .metrics
+        .claims_created
+        .get_or_create(&labels)
+        .inc_by(u64::try_from(created.len()).unwrap_or(0));
+    let group = Group {
+        id: &first.group,
+        size: first.group_size,
+        pool: &first.pool,
+        class: &class,
+        options: &first.options,
+        labels: &first.labels,
+        requests: &first.requests,
+    };
+    context.metrics.event_to_launch_seconds.observe(first_event.elapsed().as_secs_f64());
+    launch(context, &group, created, catalogs).await;
+}
+
+/// Launches what is left of a group that was created before. Instances that an earlier call brought
+/// are taken first.
+pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    class: Option<Arc<EC2NodeClass>>,
+    pool: &Arc<Pool>,
+    members: &[Arc<Claim>],
+    (id, size): (&str, u32),
+    catalogs: &Catalogs,
+) {
+    let Some(class) = class else { return };
+    let waiting: Vec<Waiting> = members
+        .iter()
+        .filter(|claim| claim.stage == ClaimStage::Pending && !claim.deleting())
+        .map(|claim| Waiting { name: Arc::clone(&claim.name), uid: Arc::clone(&claim.uid) })
+        .collect();
+    let Some(first) = members.first() else { return };
+    let taken: Vec<&str> = members.iter().map(|claim| &*claim.provider_id).collect();
+    let found = match context.cloud.list().await {
+        Ok(instances) => instances,
+        Err(error) => return context.record("launch", id, &Outcome::Failed(error.to_string())),
+    };
+    let ours: Vec<Instance> = found
+        .into_iter()
+        .filter(|instance| instance.tags.get(GROUP_TAG).is_some_and(|tag| tag == id))
+        .filter(|instance| !instance.terminating && !taken.contains(&&*instance.provider_id))
+        .collect();
+    let waiting = hand_out(context, waiting, ours, catalogs, &class).await;
+    if waiting.is_empty() {
+        return;
+    }
+    let options = options_of(first, catalogs);
+    let group = Group {
+        id,
+        size,
+        pool,
+        class: &class,
+        options: &options,
+        labels: &first.labels,
+        requests: &first.requests,
+    };
+    launch(context, &group, waiting, catalogs).await;
+}
+
+/// The options of a claim that exists: its types, zones and capacity types at today's prices.
+fn options_of(claim: &Claim, catalogs: &Catalogs) -> Vec<LaunchChoice> {
+    let Some(catalog) = catalogs.get(&claim.class.name) else { return Vec::new() };
+    let allows =
+        |key: &str, value: &str| claim.requirements.get(key).is_none_or(|r| r.allows(value));
+    let mut options = Vec::new();
+    for instance in catalog.types.iter().filter(|i| allows(labels::INSTANCE_TYPE, &i.name)) {
+        for offering in instance.offerings.iter().filter(|offering| offering.available) {
+            if allows(labels::ZONE, &offering.zone)
+                && allows(labels::CAPACITY_TYPE, offering.capacity_type.label())
+            {
+                options.push(LaunchChoice {
+                    price: offering.price,
+                    instance_type: Arc::clone(&instance.name),
+                    zone: Arc::clone(&offering.zone),
+                    capacity_type: offering.capacity_type,
+                });
+            }
+        }
+    }
+    options.sort();
+    options
+}
+
+async fn launch<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    group: &Group<'_>,
+    mut waiting: Vec<Waiting>,
+    catalogs: &Catalogs,
+) {
+    let mut backoff = Duration::from_millis(200);
+    // A new token is taken only when the old one is known to be used up.
+    let mut generation = 0;
+    for _ in 0..ATTEMPTS {
+        if waiting.is_empty() {
+            return;
+        }
+        // The first call asks for the whole group, so that repeating it means the same.
+        let count = if generation == 0 {
+            group.size
+        } else {
+            u32::try_from(waiting.len()).unwrap_or(group.size)
+        };
+        let order = order(group, generation, count);
+        match context.cloud.launch(&order, context.clock.now()).await {
+            Ok(result) => {
+                context.record("launch", group.id, &Outcome::Applied);
+                waiting = hand_out(context, waiting, result.instances, catalogs, group.class).await;
+                return no_capacity(
+                    context,
+                    &waiting,
+                    "the provider launched fewer instances than asked",
+                )
+                .await;
+            }
+            Err(CloudError::InsufficientCapacity { message }) => {
+                return no_capacity(context, &waiting, &message).await;
+            }
+            Err(CloudError::TokenMismatch { .. }) => {
+                generation += 1;
+                let found = context.cloud.list().await.unwrap_or_default();
+                let ours = found
+                    .into_iter()
+                    .filter(|i| {
+                        i.tags.get(GROUP_TAG).is_some_and(|tag| tag == group.id) && !i.terminating
+                    })
+                    .collect();
+                waiting = hand_out(context, waiting, ours, catalogs, group.class).await;
+            }
+            Err(
+                error @ (CloudError::ClassNotReady { .. }
+                | CloudError::Denied { .. }
+                | CloudError::NotFound { .. }),
+            ) => {
+                context.record("launch", group.id, &Outcome::Failed(error.to_string()));
+                for claim in &waiting {
+                    let text: String = error.to_string().chars().take(300).collect();
+                    let condition = ConditionUpdate::unknown("Launched", "LaunchFailed", &text);
+                    let now = context.clock.now();
+                    drop(
+                        context
+                            .api
+                            .update_claim_status(&claim.name, json!({}), &[condition], now)
+                            .await,
+                    );
+                }
+                tokio::time::sleep(MOST_BACKOFF).await;
+            }
+            Err(error @ (CloudError::Throttled { .. } | CloudError::Unknown { .. })) => {
+                context.record("launch", group.id, &Outcome::Failed(error.to_string()));
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(MOST_BACKOFF);
+            }
+        }
+    }
+}
+
+fn order(group: &Group<'_>, generation: u32, count: u32) -> LaunchOrder {
+    LaunchOrder {
+        class: Arc::clone(group.class),
+        pool: Arc::clone(&group.pool.name),
+        token: hex(format!("{}/{generation}", group.id), 24),
+        count,
+        options: group
+            .options
+            .iter()
+            .map(|choice| LaunchOption {
+                instance_type: Arc::clone(&choice.instance_type),
+                zone: Arc::clone(&choice.zone),
+                capacity_type: choice.capacity_type,
+                price: choice.price,
+            })
+            .collect(),
+        labels: group.labels.clone(),
+        taints: registration_taints(group.pool),
+        requests: group.requests.clone(),
+        tags: BTreeMap::from([(GROUP_TAG.to_owned(), group.id.to_owned())]),
+    }
+}
+
+/// Gives instances to claims; returns the claims that got none.
+async fn hand_out<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    mut waiting: Vec<Waiting>,
+    mut instances: Vec<Instance>,
+    catalogs: &Catalogs,
+    class: &EC2NodeClass,
+) -> Vec<Waiting> {
+    instances.sort_by(|a, b| a.provider_id.cmp(&b.provider_id));
+    let rest = waiting.split_off(waiting.len().min(instances.len()));
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let types = catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
+    let mut writing: FuturesUnordered<_> = waiting
+        .iter()
+        .zip(&instances)
+        .map(|(claim, instance)| {
+            let found = types
+                .as_ref()
+                .and_then(|types| types.iter().find(|t| t.name == instance.instance_type));
+            launched(context, claim, instance, found.map(|found| &**found))
+        })
+        .collect();
+    while writing.next().await.is_some() {}
+    rest
+}
+
+/// Writes what was launched: labels first, so that no status speaks of a claim without them.
+async fn launched<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Waiting,
+    instance: &Instance,
+    instance_type: Option<&InstanceType>,
+) {
+    let labels = labels_of(instance, instance_type);
+    let status = json!({
+        "providerID": &*instance.provider_id,
+        "imageID": &*instance.image_id,
+        "capacity": instance_type.map(|t| t.capacity.to_quantities()),
+        "allocatable": instance_type.map(|t| t.allocatable().to_quantities()),
+    });
+    let mut backoff = Duration::from_millis(100);
+    for _ in 0..ATTEMPTS {
+        let labelled =
+            context.api.patch_claim(&claim.name, json!({"metadata": {"labels": labels}})).await;
+        let result = match labelled {
+            Ok(()) => {
+                let condition = ConditionUpdate::holds("Launched");
+                let now = context.clock.now();
+                context
+                    .api
+                    .update_claim_status(&claim.name, status.clone(), &[condition], now)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                context.record("launched", &claim.name, &Outcome::Applied);
+                drop(
+                    context
+                        .cloud
+                        .tag(&instance.provider_id, &[("karpenter.sh/nodeclaim", &claim.name)])
+                        .await,
+                );
+                return;
+            }
+            // The claim is gone: garbage collection ends the instance.
+            Err(ApiError::NotFound | ApiError::NotLeading) => return,
+            Err(error) => {
+                context.record("launched", &claim.name, &Outcome::Failed(error.to_string()));
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(MOST_BACKOFF);
+            }
+        }
+    }
+}
+
+fn labels_of(instance: &Instance, instance_type: Option<&InstanceType>) -> Labels {
+    let mut all = Labels::new();
+    for (key, requirement) in instance_type.iter().flat_map(|t| t.requirements.iter()) {
+        if let Some(value) = requirement.single() {
+            all.insert(key.to_string(), value.to_string());
+        }
+    }
+    all.insert(labels::INSTANCE_TYPE.to_owned(), instance.instance_type.to_string());
+    all.insert(labels::ZONE.to_owned(), instance.zone.to_string());
+    if let Some(capacity_type) = instance.capacity_type {
+        all.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.label().to_owned());
+    }
+    all
+}
+
+/// Deletes claims for which there was no capacity; their pods are planned again at once.
+async fn no_capacity<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    claims: &[Waiting],
+    message: &str,
+) {
+    for claim in claims {
+        let event = EventNote {
+            object: (
+                "karpenter.sh/v1",
+                "NodeClaim",
+                String::new(),
+                claim.name.to_string(),
+                claim.uid.to_string(),
+            ),
+            warning: true,
+            reason: "InsufficientCapacityError",
+            message: message.to_owned(),
+            at: context.clock.now(),
+        };
+        context.api.event(event).await;
+        let outcome = match context.api.delete_claim(&claim.name, &claim.uid).await {
+            Ok(()) | Err(ApiError::NotFound) => Outcome::Applied,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        context.record("insufficient_capacity", &claim.name, &outcome);
+    }
+}
+
+/// The NodeClaim object of a draft.
+fn object(draft: &ClaimDraft) -> Value {
+    let mut requirements: Vec<Value> = Vec::new();
+    for expression in draft.requirements.to_expressions() {
+        // The pool's own label is restricted in requirements and stands in the labels.
+        if expression.key != labels::NODEPOOL {
+            requirements.push(json!(expression));
+        }
+    }
+    let seconds = |seconds: i64| format!("{seconds}s");
+    let mut spec = json!({
+        "nodeClassRef": {"group": &*draft.class.group, "kind": &*draft.class.kind, "name": &*draft.class.name},
+        "requirements": requirements,
+        "resources": {"requests": draft.requests.to_quantities()},
+        "taints": draft.pool.taints,
+        "startupTaints": draft.pool.startup_taints,
+        "expireAfter": draft.pool.expire_after.map_or_else(|| "Never".to_owned(), seconds),
+    });
+    if let Some(grace) = draft.pool.termination_grace {
+        spec["terminationGracePeriod"] = json!(seconds(grace));
+    }
+    let mut metadata = json!({
+        "name": &*draft.name,
+        "labels": draft.labels,
+        "annotations": draft.annotations,
+        "finalizers": ["karpenter.sh/termination"],
+    });
+    if !draft.pool.uid.is_empty() {
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": &*draft.pool.name,
+            "uid": &*draft.pool.uid, "blockOwnerDeletion": true,
+        }]);
+    }
+    json!({"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "metadata": metadata, "spec": spec})
+}

@@ -1,0 +1,164 @@
+//! Ending a claim: drain its node, terminate its instance, take the finalizers off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::lifecycle::FINALIZER;
+use super::{Clock, Context, Outcome};
+use crate::cloud::{Cloud, CloudError};
+use crate::cluster::Snapshot;
+use crate::model::claim::Claim;
+use crate::model::node::{DISRUPTED_TAINT, Node};
+use crate::model::taints::{Taint, TaintEffect};
+use crate::plan::terminate::drain;
+use crate::server::{ApiError, ApiServer, EventNote, NodeChange};
+use crate::telemetry::metrics::PoolLabel;
+
+/// How often a drain is looked at when nothing changes.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A pod whose eviction a budget blocked is tried again after this.
+const BLOCKED: i64 = 2;
+/// Label that keeps load balancers away from a node that ends.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Ends a claim that is being deleted.
+pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Claim,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+) {
+    if let Some(node) = node_of(&snapshots, claim) {
+        if let Err(error) = drained(context, claim, &node, &mut snapshots).await {
+            // Tried again when the claim is looked at next.
+            return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
+        }
+    }
+    if let Err(error) = ended(context, claim).await {
+        return context.record("terminate", &claim.name, &Outcome::Failed(error.to_string()));
+    }
+    if let Some(node) = node_of(&snapshots, claim) {
+        let change =
+            NodeChange { remove_finalizer: Some(FINALIZER.to_owned()), ..NodeChange::default() };
+        let gone = context.api.delete_node(&node.name).await;
+        let freed = context.api.change_node(&node.name, &change).await;
+        for result in [gone, freed] {
+            if let Err(error) = result
+                && !matches!(error, ApiError::NotFound)
+            {
+                return context.record(
+                    "terminate",
+                    &claim.name,
+                    &Outcome::Failed(error.to_string()),
+                );
+            }
+        }
+    }
+    let outcome = match context.api.finish_claim(&claim.name).await {
+        Ok(()) => {
+            let label = PoolLabel { nodepool: claim.pool.to_string() };
+            context.metrics.claims_terminated.get_or_create(&label).inc();
+            Outcome::Applied
+        }
+        Err(ApiError::NotFound) => Outcome::Skipped,
+        Err(error) => Outcome::Failed(error.to_string()),
+    };
+    context.record("terminate", &claim.name, &outcome);
+}
+
+fn node_of(snapshots: &watch::Receiver<Arc<Snapshot>>, claim: &Claim) -> Option<Arc<Node>> {
+    snapshots.borrow().node_of(claim).cloned()
+}
+
+/// Returns when no pod holds the node any more, or the node is gone.
+async fn drained<A: ApiServer, C, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Claim,
+    node: &Node,
+    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
+) -> Result<(), ApiError> {
+    let change = NodeChange {
+        labels: vec![(EXCLUDE.to_owned(), "karpenter".to_owned())],
+        add_taints: vec![Taint::new(DISRUPTED_TAINT, TaintEffect::NoSchedule)],
+        ..NodeChange::default()
+    };
+    match context.api.change_node(&node.name, &change).await {
+        Err(ApiError::NotFound) => return Ok(()),
+        other => other?,
+    }
+    let deadline = claim.termination_grace.map(|grace| claim.deleted_at.unwrap_or(0) + grace);
+    let mut blocked: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+    loop {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if !snapshot.nodes.contains_key(&node.name) {
+            return Ok(());
+        }
+        let now = context.clock.now().as_second();
+        let by_node = snapshot.pods_by_node();
+        let none = Vec::new();
+        let plan = drain(by_node.get(&*node.name).unwrap_or(&none), deadline, now);
+        if plan.done {
+            return Ok(());
+        }
+        for (pod, grace) in &plan.delete {
+            context.api.delete_pod(&pod.shape.namespace, &pod.name, &pod.uid, *grace).await?;
+        }
+        for pod in &plan.evict {
+            if blocked.get(&pod.uid).is_some_and(|until| now < *until) {
+                continue;
+            }
+            match context.api.evict(&pod.shape.namespace, &pod.name, &pod.uid).await {
+                Ok(()) => {
+                    blocked.insert(Arc::clone(&pod.uid), now + BLOCKED);
+                }
+                Err(ApiError::Blocked(message)) => {
+                    if blocked.insert(Arc::clone(&pod.uid), now + BLOCKED).is_none() {
+                        let event = EventNote {
+                            object: (
+                                "v1",
+                                "Node",
+                                String::new(),
+                                node.name.to_string(),
+                                node.name.to_string(),
+                            ),
+                            warning: true,
+                            reason: "FailedDraining",
+                            message: format!("Failed to drain node, {}: {message}", pod.key()),
+                            at: context.clock.now(),
+                        };
+                        context.api.event(event).await;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        tokio::select! {
+            _ = snapshots.changed() => {}
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Returns when the instance is gone.
+async fn ended<A, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Claim,
+) -> Result<(), CloudError> {
+    if claim.provider_id.is_empty() {
+        return Ok(());
+    }
+    match context.cloud.terminate(&claim.provider_id).await {
+        Ok(()) | Err(CloudError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    // The provider has accepted the end; the instance needs no more of us once it shuts down.
+    match context.cloud.get(&claim.provider_id).await {
+        Ok(instance) if !instance.terminating => {
+            Err(CloudError::Unknown { message: "the instance does not shut down yet".to_owned() })
+        }
+        Ok(_) | Err(CloudError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
