@@ -1,8 +1,15 @@
 //! The command line: what was typed.
 
+pub mod certs;
+pub mod convert;
 pub mod crds;
 pub mod explain;
+#[cfg(feature = "aws")]
+pub mod provisioner;
+#[cfg(feature = "aws")]
+pub mod run;
 pub mod simulate;
+pub mod webhook;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,6 +39,18 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Says where a pod or workload of the manifests goes, or why it fits nowhere
     Explain(explain::Explain),
+    /// Buys nodes for pods and ends nodes that are not needed
+    #[cfg(feature = "aws")]
+    Provisioner(provisioner::Provisioner),
+    /// Answers admission reviews over HTTPS
+    Webhook(webhook::Webhook),
+    /// Both roles in one process, for development
+    #[cfg(feature = "aws")]
+    Run(run::Run),
+    /// Makes an authority and a serving certificate for the webhook
+    Certs(certs::Certs),
+    /// Prints objects of older Karpenter versions as the current ones
+    Convert(convert::Convert),
     /// Prints the custom resource definitions, or writes them to a folder
     Crds(crds::Crds),
 }
@@ -45,6 +64,13 @@ impl Cli {
         match self.command {
             Command::Simulate(command) => command.run(),
             Command::Explain(command) => command.run(),
+            #[cfg(feature = "aws")]
+            Command::Provisioner(command) => command.run(),
+            Command::Webhook(command) => command.run(),
+            #[cfg(feature = "aws")]
+            Command::Run(command) => command.run(),
+            Command::Certs(command) => command.run(),
+            Command::Convert(command) => command.run(),
             Command::Crds(command) => command.run(),
         }
     }
@@ -60,10 +86,19 @@ fn print(text: &str) -> Result<()> {
 
 /// Writes input errors to standard error, one a line.
 fn complain<T: std::fmt::Display>(errors: &[T]) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    for error in errors {
-        // Nobody is left to tell when standard error is closed.
-        drop(writeln!(stderr, "error: {error}"));
-    }
+    say("error", errors);
     ExitCode::from(EXIT_INPUT)
+}
+
+/// Writes what users should know to standard error, one a line.
+fn note<T: std::fmt::Display>(notes: &[T]) {
+    say("note", notes);
+}
+
+fn say<T: std::fmt::Display>(kind: &str, lines: &[T]) {
+    let mut stderr = std::io::stderr().lock();
+    for line in lines {
+        // Nobody is left to tell when standard error is closed.
+        drop(writeln!(stderr, "{kind}: {line}"));
+    }
 }

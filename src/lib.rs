@@ -5,21 +5,28 @@
 //!
 //! - L0 `model`, `api`: vocabulary and wire types
 //! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`: pure decisions
-//! - L2 `cloud`, `telemetry`: seams and their simulated side
+//! - L2 `cloud`, `telemetry`, `intent`, `certs`: seams and their simulated side
 //! - L3 `aws`, `k8s`, `admission`: adapters
 //! - L4 `control`, `simulate`: loops and the offline engine
 //! - L5 `cli`, `settings`, `app`: wiring
 
+pub mod admission;
 pub mod api;
+pub mod app;
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod certs;
 pub mod cli;
 pub mod cloud;
 pub mod cluster;
+pub mod control;
 pub mod demand;
+pub mod intent;
 pub mod k8s;
 pub mod model;
 pub mod plan;
+pub mod policy;
 pub mod schedule;
+pub mod server;
 pub mod simulate;
 pub mod telemetry;

@@ -10,6 +10,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "the one place that tells the user why the program ends")]
 fn main() -> ExitCode {
+    // Every TLS connection uses this provider; a second install is somebody's test.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

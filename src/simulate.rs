@@ -9,6 +9,7 @@ pub mod input;
 pub mod load;
 pub mod report;
 pub mod table;
+pub mod upgrade;
 
 pub use engine::{Settings, simulate};
 pub use report::Report;

@@ -16,11 +16,11 @@ pub struct Crds {
 
 impl Crds {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let definitions = crate::api::crds::crds_yaml()?;
+        let definitions = crate::api::crds_yaml();
         match self.out {
             None => {
                 for (_, yaml) in definitions {
-                    super::print(&format!("---\n{yaml}"))?;
+                    super::print(&yaml)?;
                 }
             }
             Some(folder) => {

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::app::SystemClock;
 use crate::cloud::catalog::{self, SpotPrices};
+use crate::control::Clock as _;
 use crate::simulate::engine::{self, SimulateError};
-use crate::simulate::{Report, Settings, input, load, table};
+use crate::simulate::{Report, Settings, input, load, table, upgrade};
 
 /// Says which nodes manifests would need, what they cost, and which pods fit nowhere.
 #[derive(Args, Debug)]
@@ -71,7 +73,9 @@ impl Source {
         let now = std::time::Instant::now;
         let start = now();
         let (objects, mut errors) = load::load(&self.paths);
-        let (input, wrong) = input::sort(objects);
+        let upgraded = upgrade::upgrade(objects, &self.region);
+        errors.extend(upgraded.errors);
+        let (input, wrong) = input::sort(upgraded.objects);
         errors.extend(wrong);
         let settings = match self.settings() {
             Ok(settings) => Some(settings),
@@ -93,6 +97,7 @@ impl Source {
             Err(SimulateError::Catalog(error)) => return Ok(Err(super::complain(&[error]))),
             Err(error) => return Err(error.into()),
         };
+        report.warnings.splice(0..0, upgraded.notes);
         if self.spot_prices.is_none() && self.catalog.is_none() {
             let spot = report.nodes.iter().any(|node| node.capacity_type == "spot");
             if spot {
@@ -123,7 +128,7 @@ impl Source {
             Some(file) => catalog::spot_prices(&read(file)?)
                 .map_err(|error| format!("{}: {error}", file.display()))?,
         };
-        Ok(Settings { region: self.region.clone(), spot, catalog })
+        Ok(Settings { region: self.region.clone(), spot, catalog, now: SystemClock.now() })
     }
 }
 

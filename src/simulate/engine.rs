@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::expand::{self, Expanded};
@@ -19,6 +20,7 @@ use crate::model::pod::PodShape;
 use crate::model::resources::Resources;
 use crate::model::wire::requests::ResourcesWire;
 use crate::model::workload::WorkloadKind;
+use crate::policy;
 use crate::schedule::{self, Demand, NodeSlot, Options, PoolSlot, Problem, Solution};
 
 /// Improvement attempts after the first packing; enough for the last per cent of small plans.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub spot: SpotPrices,
     /// A foreign catalog in place of the built-in one.
     pub catalog: Option<Vec<Arc<InstanceType>>>,
+    /// The moment, for policies that begin on a date.
+    pub now: Timestamp,
 }
 
 /// Why there is no report.
@@ -75,7 +79,9 @@ const OPEN_POOL: &str = r#"{
 /// When the catalog cannot be used, or the plan fails its check.
 pub fn simulate(mut input: Input, settings: &Settings) -> Result<Report, SimulateError> {
     let mut report = Report::default();
-    let pods = expand::pods(&mut input);
+    let policies = policies(&input, &mut report);
+    let door = expand::Door { policies: &policies, now: settings.now };
+    let pods = expand::pods(&mut input, &door);
     if input.pools.is_empty() {
         let text = if settings.catalog.is_some() { OPEN_POOL } else { DEFAULT_POOL };
         input.pools.extend(serde_json::from_str::<NodePool>(text));
@@ -102,12 +108,6 @@ pub fn simulate(mut input: Input, settings: &Settings) -> Result<Report, Simulat
 }
 
 fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
-    if !input.policies.is_empty() {
-        report.warnings.push(format!(
-            "{} RequestPolicy objects were checked but are not applied by simulate yet",
-            input.policies.len()
-        ));
-    }
     for (kind, count) in &input.skipped {
         report
             .warnings
@@ -116,25 +116,35 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
     let mut volumes = 0;
     for pod in pods.iter().filter(|pod| pod.pod.active()) {
         volumes += usize::from(!pod.pod.shape.volume_claims.is_empty());
-        for container in &pod.spec.containers {
+        let mut tell = |action: &str, message: String| {
+            let (pod, action) = (pod.key.clone(), action.to_owned());
+            report.admission.push(AdmissionReport { pod, action, message });
+        };
+        for (action, message) in pod.preview.lines() {
+            tell(verb(action), message);
+        }
+        if pod.preview.refusal.is_some() {
+            continue;
+        }
+        let spec = &pod.preview.spec;
+        let covered = spec.resources.as_ref().map(ResourcesWire::effective).unwrap_or_default();
+        for container in &spec.containers {
             let asked = container.resources.effective();
-            let covered =
-                pod.spec.resources.as_ref().map(ResourcesWire::effective).unwrap_or_default();
             let missing: Vec<&str> = ["cpu", "memory"]
                 .into_iter()
                 .filter(|name| asked.get(name) == 0 && covered.get(name) == 0)
+                .filter(|name| !pod.preview.covers(&container.name, name))
                 .collect();
             if !missing.is_empty() {
-                report.admission.push(AdmissionReport {
-                    pod: pod.key.clone(),
-                    action: "Warn".to_owned(),
-                    message: format!(
+                tell(
+                    "Warn",
+                    format!(
                         "container {} has no {} request: it counts as 0, so the node may be too \
                          small for it; set resources.requests",
                         container.name,
                         missing.join(" and no ")
                     ),
-                });
+                );
             }
         }
     }
@@ -142,6 +152,32 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
         report.warnings.push(format!(
             "{volumes} pods mount persistent volume claims, whose zones are not looked at"
         ));
+    }
+}
+
+/// The policies of the input. One that cannot be compiled has been reported with its fields.
+fn policies(input: &Input, report: &mut Report) -> policy::Snapshot {
+    let mut compiled = Vec::new();
+    for object in &input.policies {
+        let name = object.name_any();
+        match policy::compile(&name, &object.spec) {
+            Ok(policy) => compiled.push(policy),
+            Err(error) => {
+                report.warnings.push(format!("RequestPolicy {name} is not applied: {error}"));
+            }
+        }
+    }
+    let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
+    policy::Snapshot::new("simulate", compiled, namespaces.collect(), BTreeSet::new())
+}
+
+fn verb(action: policy::Action) -> &'static str {
+    match action {
+        policy::Action::Off => "Off",
+        policy::Action::Shadow => "Shadow",
+        policy::Action::Warn => "Warn",
+        policy::Action::Default => "Default",
+        policy::Action::Deny => "Deny",
     }
 }
 
@@ -213,13 +249,11 @@ fn unknown_types(pool: &NodePool, types: &[Arc<InstanceType>], report: &mut Repo
     let known: BTreeSet<&str> = types.iter().map(|instance| &*instance.name).collect();
     for requirement in &pool.spec.template.spec.requirements {
         let operator = requirement.operator;
-        if requirement.key != labels::INSTANCE_TYPE
-            || operator != crate::api::common::OperatorSpec::In
-        {
+        if requirement.key != labels::INSTANCE_TYPE || operator != crate::api::Operator::In {
             continue;
         }
         for value in requirement.values.iter().filter(|value| !known.contains(&***value)) {
-            let near = crate::api::decode::nearest(value, known.iter().copied());
+            let near = crate::api::labels::nearest(value, known.iter().copied());
             let hint = near.map(|name| format!(", did you mean {name}?")).unwrap_or_default();
             report.warnings.push(format!(
                 "NodePool {}: instance type {value} is not offered{hint}",
@@ -242,7 +276,7 @@ fn problem(input: &Input, pods: &[Expanded], pools: Vec<PoolSlot>) -> (Problem, 
         nodes.push(node_slot(node, pods, &daemons, &pools));
     }
     let mut by_shape: BTreeMap<Arc<PodShape>, Vec<String>> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| pod.pod.waiting()) {
+    for pod in pods.iter().filter(|pod| pod.waits()) {
         by_shape.entry(Arc::clone(&pod.pod.shape)).or_default().push(pod.key.clone());
     }
     let mut demands = Vec::new();

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::input::Input;
 use crate::model::pod::Pod;
-use crate::model::wire::pod::{PodSpecWire, PodWire};
-use crate::model::wire::workload::WorkloadWire;
+use crate::model::wire::pod::PodWire;
+use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
+use crate::policy::{self, Preview, Snapshot};
 
 /// A pod and the spec that it was made from.
 #[derive(Clone, Debug)]
@@ -16,19 +19,55 @@ pub struct Expanded {
     pub key: String,
     /// The pod.
     pub pod: Pod,
-    /// Spec, for findings about containers.
-    pub spec: Arc<PodSpecWire>,
+    /// What request policies do to it.
+    pub preview: Arc<Preview>,
+}
+
+impl Expanded {
+    /// Whether the pod waits for a place and is let in.
+    pub fn waits(&self) -> bool {
+        self.pod.waiting() && self.preview.refusal.is_none()
+    }
+}
+
+/// The policies that pods meet on their way in, and the moment at which they do.
+#[derive(Debug)]
+pub struct Door<'a> {
+    /// Policies.
+    pub policies: &'a Snapshot,
+    /// Moment.
+    pub now: Timestamp,
+}
+
+impl Door<'_> {
+    /// A pod is judged when it is made; one that runs was let in long ago.
+    fn preview(&self, pod: &mut PodWire, owner: (&str, &str)) -> Arc<Preview> {
+        if pod.spec.node_name.is_some() {
+            let spec = pod.spec.clone();
+            return Arc::new(Preview { spec, findings: Vec::new(), refusal: None });
+        }
+        let namespace = pod.metadata.namespace().to_owned();
+        let template = TemplateWire { metadata: pod.metadata.clone(), spec: pod.spec.clone() };
+        let preview = policy::preview(&template, &namespace, owner, self.policies, self.now);
+        pod.spec = preview.spec.clone();
+        Arc::new(preview)
+    }
 }
 
 /// All pods: those of the files, and those that workloads of the files will make. A pod that says
 /// that a workload of the files owns it stands for one of the workload's pods.
-pub fn pods(input: &mut Input) -> Vec<Expanded> {
+pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
+    let mut all = Vec::new();
     for pod in &mut input.pods {
         if let (None, Some(class)) = (pod.spec.priority, &pod.spec.priority_class_name) {
             pod.spec.priority = input.priorities.get(class).copied();
         }
+        let name = pod.metadata.name().to_owned();
+        let owner = owner(pod).map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+        let owner = owner.unwrap_or_else(|| ("Pod".to_owned(), name));
+        let preview = door.preview(pod, (&owner.0, &owner.1));
+        all.push(expanded(pod, preview));
     }
-    let mut all: Vec<Expanded> = input.pods.iter().map(expanded).collect();
     let mut taken: BTreeSet<String> = all.iter().map(|pod| pod.key.clone()).collect();
     for (kind, workload) in &input.workloads {
         let meta = &workload.metadata;
@@ -64,14 +103,15 @@ pub fn pods(input: &mut Input) -> Vec<Expanded> {
             }
             kind => workload.desired(*kind),
         };
+        let mut pod = made(input, workload);
+        let preview = door.preview(&mut pod, (kind.name(), meta.name()));
         for index in 0..wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX)) {
-            let mut pod = made(input, workload);
             let mut name = format!("{}-{index}", meta.name());
             while !taken.insert(format!("{}/{name}", meta.namespace())) {
                 name.push('x');
             }
             pod.metadata.name = Some(name);
-            all.push(expanded(&pod));
+            all.push(expanded(&pod, Arc::clone(&preview)));
         }
     }
     all
@@ -111,8 +151,7 @@ fn made(input: &Input, workload: &WorkloadWire) -> PodWire {
     pod
 }
 
-fn expanded(pod: &PodWire) -> Expanded {
-    let spec = Arc::new(pod.spec.clone());
+fn expanded(pod: &PodWire, preview: Arc<Preview>) -> Expanded {
     let pod = pod.to_pod(Arc::new);
-    Expanded { key: pod.key(), pod, spec }
+    Expanded { key: pod.key(), pod, preview }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kube::ResourceExt;
+use kube::{CustomResourceExt, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::load::{InputError, Origin};
-use crate::api::decode::{FieldError, decode, decode_lenient, schema_of};
+use crate::api::decode::decode;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
-use crate::api::validate;
+use crate::api::validate::{self, FieldError};
 use crate::model::labels::Labels;
 use crate::model::wire::MetaWire;
 use crate::model::wire::node::NodeWire;
@@ -56,7 +56,6 @@ pub fn sort(objects: Vec<(Origin, Value)>) -> (Input, Vec<InputError>) {
 struct Sorter {
     input: Input,
     errors: Vec<InputError>,
-    schemas: BTreeMap<(&'static str, &'static str), Value>,
 }
 
 impl Sorter {
@@ -106,39 +105,21 @@ impl Sorter {
                 }
             }
             ("karpenter.sh/v1", "NodePool") => {
-                if let Some(pool) =
-                    self.strict::<NodePool>(("karpenter.sh", "NodePool"), &origin, &object, value)
-                {
-                    self.fields(&origin, &object, validate::validate_nodepool(&pool.spec));
+                if let Some(pool) = self.strict::<NodePool>(&origin, &object, value) {
+                    self.fields(&origin, &object, validate::validate_nodepool(&pool));
                     self.input.pools.push(pool);
                 }
             }
             ("karpenter.k8s.aws/v1", "EC2NodeClass") => {
-                let key = ("karpenter.k8s.aws", "EC2NodeClass");
-                if let Some(class) = self.strict::<EC2NodeClass>(key, &origin, &object, value) {
-                    self.fields(&origin, &object, validate::validate_ec2nodeclass(&class.spec));
+                if let Some(class) = self.strict::<EC2NodeClass>(&origin, &object, value) {
+                    self.fields(&origin, &object, validate::validate_ec2nodeclass(&class));
                     self.input.classes.insert(class.name_any(), class);
                 }
             }
             ("harbinger.sh/v1alpha1", "RequestPolicy") => {
-                let key = ("harbinger.sh", "RequestPolicy");
-                if let Some(policy) = self.strict::<RequestPolicy>(key, &origin, &object, value) {
-                    self.fields(&origin, &object, validate::validate_requestpolicy(&policy.spec));
+                if let Some(policy) = self.strict::<RequestPolicy>(&origin, &object, value) {
+                    self.fields(&origin, &object, validate::validate_requestpolicy(&policy));
                     self.input.policies.push(policy);
-                }
-            }
-            (version, kind)
-                if version.starts_with("karpenter.") && version != "karpenter.sh/v1alpha1" =>
-            {
-                let fix = "convert it to karpenter.sh/v1 and karpenter.k8s.aws/v1 first";
-                if kind == "NodeClaim" {
-                    *self.input.skipped.entry(kind.to_owned()).or_insert(0) += 1;
-                } else {
-                    self.object(
-                        origin,
-                        object,
-                        format!("apiVersion: {version} is not read ({fix})"),
-                    );
                 }
             }
             _ => *self.input.skipped.entry(kind.to_owned()).or_insert(0) += 1,
@@ -151,22 +132,25 @@ impl Sorter {
         object: &str,
         value: &Value,
     ) -> Option<T> {
-        decode_lenient(value)
-            .map_err(|error| self.object(origin, object.to_owned(), error.to_string()))
+        serde_path_to_error::deserialize(value)
+            .map_err(|error| {
+                let path = error.path().to_string();
+                let error = FieldError::new(&path, &Value::Null, error.into_inner().to_string());
+                self.object(origin, object.to_owned(), error.to_string());
+            })
             .ok()
     }
 
-    fn strict<T: DeserializeOwned>(
-        &mut self,
-        key: (&'static str, &'static str),
-        origin: &Origin,
-        object: &str,
-        value: &Value,
-    ) -> Option<T> {
-        let schema =
-            self.schemas.entry(key).or_insert_with(|| schema_of(key.0, key.1).unwrap_or_default());
-        match decode(value, schema) {
-            Ok(decoded) => Some(decoded),
+    /// An object of ours. A field that does not exist is an error: in a file it is a mistake.
+    fn strict<T>(&mut self, origin: &Origin, object: &str, value: &Value) -> Option<T>
+    where
+        T: CustomResourceExt + DeserializeOwned,
+    {
+        match decode(value.clone()) {
+            Ok((decoded, unknown)) => {
+                self.fields(origin, object, unknown);
+                Some(decoded)
+            }
             Err(errors) => {
                 self.fields(origin, object, errors);
                 None

@@ -1,0 +1,182 @@
+//! `harbinger provisioner`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::app::provisioner;
+use crate::control::engine;
+use crate::telemetry::logs::{self, LogFormat};
+use crate::{aws, k8s};
+
+/// Logging flags of long-running roles.
+#[derive(Args, Clone, Debug)]
+pub struct Logging {
+    /// Level (`info`, `debug`…) or list of `target=level`
+    #[arg(long, env = "HARBINGER_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+    /// Form of log lines
+    #[arg(long, env = "HARBINGER_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+}
+
+/// Forms of log lines.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Format {
+    /// Readable lines
+    #[default]
+    Text,
+    /// JSON objects
+    Json,
+}
+
+impl Logging {
+    /// Starts logging to standard error.
+    ///
+    /// # Errors
+    /// When logging was started before.
+    pub fn start(&self) -> Result<()> {
+        let format = match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        };
+        Ok(logs::init(&self.log_level, format)?)
+    }
+}
+
+/// Namespaces that are left alone.
+#[derive(Args, Clone, Debug)]
+pub struct Excluded {
+    /// Namespaces whose pods request policies never touch, separated by commas
+    #[arg(
+        long,
+        env = "HARBINGER_EXCLUDED_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "kube-system,kube-node-lease,kube-public"
+    )]
+    excluded_namespaces: Vec<String>,
+}
+
+impl Excluded {
+    pub(super) fn into_set(self) -> BTreeSet<String> {
+        self.excluded_namespaces.into_iter().filter(|name| !name.is_empty()).collect()
+    }
+}
+
+/// Buys nodes for pods and ends nodes that are not needed.
+#[derive(Args, Debug)]
+pub struct Provisioner {
+    /// Name of the cluster, for tags and node registration
+    #[arg(long, env = "HARBINGER_CLUSTER_NAME")]
+    cluster_name: String,
+    /// URL of the API server as nodes reach it; the kubeconfig's when absent
+    #[arg(long, env = "HARBINGER_CLUSTER_ENDPOINT", default_value = "")]
+    cluster_endpoint: String,
+    /// PEM file with the API server's certificate authority; the kubeconfig's when absent
+    #[arg(long, env = "HARBINGER_CLUSTER_CA", value_name = "FILE")]
+    cluster_ca: Option<PathBuf>,
+    /// Address range of Services; guessed from the API server when absent
+    #[arg(long, env = "HARBINGER_SERVICE_CIDR")]
+    service_cidr: Option<String>,
+    /// AWS region; the SDK's own chain when absent
+    #[arg(long, env = "HARBINGER_REGION")]
+    region: Option<String>,
+    /// Kubeconfig; the pod's service account when absent
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Address of health and metrics
+    #[arg(long, env = "HARBINGER_METRICS_LISTEN", default_value = "0.0.0.0:8080")]
+    metrics_listen: SocketAddr,
+    /// Whether replicas elect one that acts
+    #[arg(long, env = "HARBINGER_LEADER_ELECT", default_value_t = true, action = ArgAction::Set)]
+    leader_elect: bool,
+    /// Namespace of the lease
+    #[arg(long, env = "HARBINGER_LEASE_NAMESPACE", default_value = "kube-system")]
+    lease_namespace: String,
+    /// Name of the lease
+    #[arg(long, env = "HARBINGER_LEASE_NAME", default_value = "harbinger-leader")]
+    lease_name: String,
+    /// Name of this replica in the lease; the host name when absent
+    #[arg(long, env = "HARBINGER_IDENTITY")]
+    identity: Option<String>,
+    /// Plan announced pods before they exist
+    #[arg(long, env = "HARBINGER_INTENTS", default_value_t = true, action = ArgAction::Set)]
+    intents: bool,
+    /// Unix socket on which the webhook tells what it has seen
+    #[arg(long, env = "HARBINGER_INTENT_SOCKET", value_name = "PATH")]
+    intent_socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) excluded: Excluded,
+    /// Milliseconds without a relevant event after which a plan is made
+    #[arg(long, env = "HARBINGER_COALESCE_IDLE_MS", default_value_t = 20)]
+    coalesce_idle_ms: u64,
+    /// Milliseconds after which a plan is made in any case
+    #[arg(long, env = "HARBINGER_COALESCE_MAX_MS", default_value_t = 200)]
+    coalesce_max_ms: u64,
+    /// Share of memory that the hypervisor keeps
+    #[arg(long, env = "HARBINGER_VM_MEMORY_OVERHEAD_PERCENT", default_value_t = 0.075)]
+    vm_memory_overhead_percent: f64,
+    /// Network interfaces of a node that pods do not use
+    #[arg(long, env = "HARBINGER_RESERVED_ENIS", default_value_t = 0)]
+    reserved_enis: i64,
+    /// Do not call the Pricing API, which has no private endpoint in most regions
+    #[arg(long, env = "HARBINGER_ISOLATED_VPC")]
+    isolated_vpc: bool,
+    #[command(flatten)]
+    pub(super) logging: Logging,
+}
+
+impl Provisioner {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        self.logging.start()?;
+        let options = self.options()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(provisioner::run(options))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    pub(super) fn options(self) -> Result<provisioner::Options> {
+        let ca_bundle = match &self.cluster_ca {
+            None => String::new(),
+            Some(file) => {
+                let pem = std::fs::read(file)
+                    .with_context(|| format!("--cluster-ca {}", file.display()))?;
+                base64::engine::general_purpose::STANDARD.encode(pem)
+            }
+        };
+        let identity = self.identity.unwrap_or_else(|| k8s::lease::identity(std::process::id()));
+        #[expect(clippy::cast_possible_truncation, reason = "a share of 1")]
+        let memory_overhead_permille = (self.vm_memory_overhead_percent * 1000.0).round() as i64;
+        Ok(provisioner::Options {
+            kubeconfig: self.kubeconfig,
+            metrics_listen: self.metrics_listen,
+            lease: self.leader_elect.then_some((self.lease_namespace, self.lease_name)),
+            identity,
+            intent_socket: self.intent_socket,
+            excluded_namespaces: self.excluded.into_set(),
+            engine: engine::Settings {
+                coalesce_idle: Duration::from_millis(self.coalesce_idle_ms),
+                coalesce_max: Duration::from_millis(self.coalesce_max_ms),
+                intents: self.intents,
+                ..engine::Settings::default()
+            },
+            cloud: aws::Settings {
+                cluster_name: self.cluster_name,
+                cluster_endpoint: self.cluster_endpoint,
+                ca_bundle,
+                service_cidr: self.service_cidr,
+                region: self.region,
+                memory_overhead_permille,
+                reserved_enis: self.reserved_enis,
+                isolated: self.isolated_vpc,
+                ..aws::Settings::default()
+            },
+        })
+    }
+}
