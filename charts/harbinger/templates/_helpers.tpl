@@ -30,6 +30,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- define "harbinger.excludedNamespaces" -}}
+{{- append .Values.webhook.excludedNamespaces .Release.Namespace | uniq | join "," -}}
+{{- end -}}
+
 {{- define "harbinger.image" -}}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
