@@ -55,6 +55,15 @@ fn examples_run_and_place_what_can_be_placed() {
 fn the_shop_is_warned_of_its_zero_request_pods() {
     let report = simulate_json(&["examples/web-shop"]);
     let findings = report["admission"].as_array().unwrap();
+    assert_eq!(findings.len(), 8, "cpu and memory of four pods");
+    let message = findings[0]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("container \"model\" has no cpu request; pods get 100m"),
+        "{message}"
+    );
+
+    let report = simulate_json(&["examples/web-shop/shop.yaml"]);
+    let findings = report["admission"].as_array().unwrap();
     assert_eq!(findings.len(), 4);
     let message = findings[0]["message"].as_str().unwrap();
     assert!(message.starts_with("container model has no cpu and no memory request"), "{message}");
@@ -176,29 +185,29 @@ fn pool(requirements: &str, rest: &str) -> String {
 #[test]
 fn bad_input_names_file_object_field_and_fix() {
     let cases: Vec<(&str, String, Vec<&str>)> = vec![
-        ("field.yaml", pool("[]", "  wieght: 3"), vec!["field.yaml: NodePool p: spec.wieght: unknown field", "did you mean weight?"]),
-        ("quantity.yaml", pool("[]", "  limits: {cpu: 4 cores}"), vec!["quantity.yaml: NodePool p: spec.limits.cpu: quantity \"4 cores\""]),
+        ("field.yaml", pool("[]", "  wieght: 3"), vec!["field.yaml: NodePool p: spec.wieght: 3: unknown field", "did you mean weight?"]),
+        ("quantity.yaml", pool("[]", "  limits: {cpu: 4 cores}"), vec!["quantity.yaml: NodePool p: spec.limits.cpu: \"4 cores\": should match", "write an amount such as 500m, 2 or 4Gi"]),
         (
             "impossible.yaml",
             pool("[{key: a, operator: In, values: [x]}, {key: a, operator: NotIn, values: [x]}]", ""),
-            vec!["NodePool p: spec.template.spec.requirements", "exclude each other"],
+            vec!["NodePool p: spec.template.spec.requirements[1]: ", "exclude each other", "remove one"],
         ),
         (
             "operator.yaml",
             pool("[{key: a, operator: Is, values: [x]}]", ""),
-            vec!["requirements[0].operator: unknown variant `Is`"],
+            vec!["requirements[0].operator: \"Is\": unsupported value: supported values: "],
         ),
         (
             "key.yaml",
             pool("[{key: karpenter.k8s.aws/instance-type, operator: In, values: [m5.large]}]", ""),
-            vec!["requirements[0].key", "use node.kubernetes.io/instance-type"],
+            vec!["requirements[0].key", "did you mean node.kubernetes.io/instance-type?"],
         ),
         (
             "pod.yaml",
             "kind: Pod\napiVersion: v1\nmetadata: {name: x}\nspec: {containers: [{name: c, resources: {requests: {cpu: 1 core}}}]}".to_owned(),
             vec!["pod.yaml: Pod x: spec.containers[0].resources.requests.cpu: quantity \"1 core\""],
         ),
-        ("old.yaml", "apiVersion: karpenter.sh/v1beta1\nkind: NodePool\nmetadata: {name: x}".to_owned(), vec!["NodePool x: apiVersion: karpenter.sh/v1beta1 is not read", "convert"]),
+        ("old.yaml", "apiVersion: karpenter.sh/v1beta1\nkind: NodePool\nmetadata: {name: x}".to_owned(), vec!["old.yaml: NodePool x: spec.template.spec.nodeClassRef"]),
         ("empty.yaml", String::new(), vec!["empty.yaml: the file has no objects"]),
         ("broken.yaml", "a: [1\nb: 2".to_owned(), vec!["broken.yaml: broken YAML at line"]),
         ("broken.json", "{\"kind\":".to_owned(), vec!["broken.json: broken JSON"]),
@@ -283,4 +292,66 @@ fn help_lists_every_subcommand_and_exit_code() {
     for word in ["simulate", "explain", "crds", "Exit codes"] {
         assert!(out.contains(word), "{out}");
     }
+}
+
+#[test]
+fn objects_of_older_versions_are_read_and_converted() {
+    let folder = Folder::new();
+    let old = folder.file(
+        "old.yaml",
+        "apiVersion: karpenter.sh/v1alpha5\nkind: Provisioner\nmetadata: {name: web}\nspec:\n  ttlSecondsAfterEmpty: 30\n  providerRef: {name: web}\n---\napiVersion: karpenter.k8s.aws/v1alpha1\nkind: AWSNodeTemplate\nmetadata: {name: web}\nspec:\n  instanceProfile: node\n  subnetSelector: {karpenter.sh/discovery: c1}\n  securityGroupSelector: {karpenter.sh/discovery: c1}\n",
+    );
+    let old = old.to_str().unwrap();
+    let converted = harbinger(&["convert", old, "--region", "us-east-1"]);
+    assert!(converted.status.success(), "{}", text(&converted.stderr));
+    let yaml = text(&converted.stdout);
+    assert!(yaml.contains("apiVersion: karpenter.sh/v1\n"), "{yaml}");
+    assert!(text(&converted.stderr).contains("note: "), "{}", text(&converted.stderr));
+
+    let file = folder.file("new.yaml", &yaml);
+    let report = |path: &str| {
+        let output = harbinger(&["simulate", path, "-o", "json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|w| w.as_str().unwrap().starts_with("converted "))
+            .count()
+    };
+    assert!(report(old) > 0, "the conversion is part of the report");
+    assert_eq!(report(file.to_str().unwrap()), 0, "what was converted is current");
+}
+
+#[test]
+fn policies_decide_who_comes_in_and_what_they_ask() {
+    let workload = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec:\n  replicas: 3\n  template:\n    spec: {containers: [{name: c, image: c}]}\n";
+    let policy = |action: &str| {
+        format!(
+            "---\napiVersion: harbinger.sh/v1alpha1\nkind: RequestPolicy\nmetadata: {{name: p}}\nspec:\n  rules:\n  - {{resource: cpu, action: {action}{}}}\n",
+            if action == "Default" { ", default: '2'" } else { "" }
+        )
+    };
+    let folder = Folder::new();
+    let run = |action: &str| {
+        let file = folder.file("in.yaml", &format!("{workload}{}", policy(action)));
+        let output = harbinger(&["simulate", file.to_str().unwrap(), "-o", "json"]);
+        assert!(output.status.success(), "{action}: {}", text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let said = |report: &serde_json::Value, action: &str| {
+        report["admission"].as_array().unwrap().iter().filter(|a| a["action"] == action).count()
+    };
+    let denied = run("Deny");
+    assert_eq!((denied["pods"]["total"].as_u64(), said(&denied, "Deny")), (Some(0), 3), "{denied}");
+    let message = denied["admission"][0]["message"].as_str().unwrap();
+    assert!(message.contains("spec.containers[0].resources.requests.cpu"), "{message}");
+    let defaulted = run("Default");
+    assert_eq!(said(&defaulted, "Default"), 3, "{defaulted}");
+    assert_eq!(defaulted["nodes"][0]["requested"]["cpu"], "6", "{defaulted}");
+    let warned = run("Warn");
+    assert_eq!(warned["pods"]["placedOnNew"], 3, "{warned}");
+    // One about the cpu from the policy, one about the memory that no policy speaks of.
+    assert_eq!(said(&warned, "Warn"), 6, "{warned}");
 }
