@@ -99,10 +99,22 @@ pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDolla
     MicroDollarsPerHour((lower * (1.0 - 1e-9)).floor() as i64)
 }
 
-/// What the demand costs if resources could be bought by the drop: prices of resources at which no
-/// column is worth more than it costs, and the demand the most.
-#[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
+/// What the demand costs if resources could be bought by the drop.
 fn plain(model: &Model<'_, '_>, groups: &[(usize, f64)], columns: &[usize]) -> f64 {
+    let prices = prices(model, groups, columns);
+    let worth = |group: usize| -> f64 {
+        model.groups[group].request.iter().zip(&prices).map(|(one, price)| one * price).sum()
+    };
+    groups.iter().map(|(group, count)| worth(*group) * count).sum::<f64>() * (1.0 - 1e-7)
+}
+
+/// Prices of resources at which no column is worth more than it costs, and the demand the most.
+#[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
+pub(super) fn prices(
+    model: &Model<'_, '_>,
+    groups: &[(usize, f64)],
+    columns: &[usize],
+) -> Vec<f64> {
     let dims = model.compiled.dims.len();
     let mut total = vec![0.0_f64; dims];
     for (group, count) in groups {
@@ -128,7 +140,9 @@ fn plain(model: &Model<'_, '_>, groups: &[(usize, f64)], columns: &[usize]) -> f
             lp.add_constraint([(*var, 1.0)], ComparisonOp::Le, 0.0);
         }
     }
-    solved(&lp).map_or(0.0, |solution| solution.objective().max(0.0) * (1.0 - 1e-7))
+    let Some(solution) = solved(&lp) else { return vec![0.0; dims] };
+    let each = vars.iter().zip(&total).map(|(var, total)| solution[*var].max(0.0) / total.max(1.0));
+    each.collect()
 }
 
 /// How many pods of a group a node of the column holds, whole ones.

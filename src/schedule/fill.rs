@@ -55,17 +55,28 @@ impl Scratch {
     }
 }
 
+/// How a fill begins.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// With the best pods.
+    Empty,
+    /// With the same part of each group.
+    Even,
+    /// With one pod of a group.
+    With(usize),
+}
+
 impl Packer<'_, '_, '_> {
     /// Fills one node of a column with what is left; the pods are in `scratch`, the value is given.
     ///
     /// The next pods are always those with the most value for the share of what is left of the
-    /// node, so that groups that need different resources complement each other. An `even` fill first
+    /// node, so that groups that need different resources complement each other. An even start first
     /// takes the node's share of every group, so that what is left stays a good mix.
     pub(super) fn fill(
         &self,
         column: usize,
         values: &[f64],
-        even: bool,
+        start: Start,
         scratch: &mut Scratch,
     ) -> f64 {
         let model = self.model;
@@ -77,8 +88,15 @@ impl Packer<'_, '_, '_> {
             admitted.iter().copied().filter(|g| self.group_left[*g] > 0 && values[*g] > 0.0),
         );
         let mut worth = 0.0;
-        if even {
-            worth += self.put_evenly(column, values, scratch);
+        match start {
+            Start::Empty => {}
+            Start::Even => worth += self.put_evenly(column, values, scratch),
+            Start::With(group) => {
+                if self.put_some(column, group, 1, scratch) == 0 {
+                    return 0.0;
+                }
+                worth += values[group];
+            }
         }
         loop {
             scratch.inverse.clear();

@@ -41,6 +41,8 @@ pub(super) struct Group {
     pub(super) custom: bool,
     /// Most pods on one node.
     pub(super) per_node: u32,
+    /// Whether only one of its pods, and of those with the same rule, fits a node.
+    pub(super) lonely: bool,
     pub(super) priority: i32,
 }
 
@@ -110,6 +112,7 @@ impl<'c, 'p> Model<'c, 'p> {
                     ruled: kind > 0,
                     custom: shape.custom,
                     per_node: 0,
+                    lonely: false,
                     priority: shape.pod.priority,
                 });
                 groups.len() - 1
@@ -130,11 +133,14 @@ impl<'c, 'p> Model<'c, 'p> {
             // Items that count against the same caps share what one of them may have; others mind
             // only their own kind.
             let shared = group.items.iter().all(|item| items[*item].host.caps == *caps);
+            group.lonely =
+                shared && group.ruled && counts_itself(&items, group) && !caps.is_empty();
             group.per_node = if shared && counts_itself(&items, group) {
                 each.max().unwrap_or(0)
             } else {
                 each.fold(0, u32::saturating_add)
             };
+            group.lonely &= group.per_node == 1;
         }
         let mut model = Self {
             compiled,

@@ -5,7 +5,7 @@
 //! generating patterns; whole copies of the relaxation's patterns are opened, and what is left over
 //! is covered greedily by the best value per dollar.
 
-use super::fill::Scratch;
+use super::fill::{Scratch, Start};
 use super::lp::Cover;
 use super::model::{Model, price};
 use crate::model::requirement::Requirements;
@@ -16,8 +16,9 @@ const ROUNDS: usize = 48;
 const PARTS: usize = 6;
 /// Patterns taken into the basis per round.
 const PER_ROUND: usize = 24;
-/// Above this many groups the linear program costs more than it saves.
-const MOST_GROUPS_FOR_LP: usize = 400;
+/// Above this many groups the linear program costs more than it saves; so it does where neighbours
+/// matter, since its patterns then find no pods that get along.
+const MOST_GROUPS_FOR_LP: usize = 64;
 
 /// Equal nodes to buy.
 #[derive(Clone, Debug)]
@@ -74,7 +75,9 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     /// Opens nodes of `columns` until nothing more can be placed.
     pub(super) fn pack(&mut self, columns: &[usize], scratch: &mut Scratch) {
         let working = self.model.working(columns);
-        let patterns = self.value(&working, scratch);
+        let prices = self.prices(&working);
+        self.seed(&working, &prices, scratch);
+        let patterns = self.value(&working, &prices, scratch);
         let mut greedy = (self.group_left.iter().filter(|n| **n > 0).count() < 64).then(|| {
             let mut greedy = self.clone();
             greedy.cover(&working, scratch);
@@ -143,6 +146,117 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         }
     }
 
+    /// Prices of resources for what is left: what the best column for the whole mix costs, shared
+    /// out over its resources by how much each is the bottleneck. (The exact duals of the plain
+    /// covering program price one resource only where the mix is nearly balanced.)
+    fn prices(&self, columns: &[usize]) -> Vec<f64> {
+        let model = self.model;
+        let mut total = vec![0.0_f64; model.compiled.dims.len()];
+        for (group, left) in model.groups.iter().zip(&self.group_left) {
+            for (all, one) in total.iter_mut().zip(&group.request) {
+                *all += one * f64::from(*left);
+            }
+        }
+        let load = |column: usize, dim: usize| {
+            let room = model.rooms[model.compiled.columns[column].room][dim];
+            if total[dim] > 0.0 { total[dim] / room.max(1.0) } else { 0.0 }
+        };
+        let most =
+            |column: usize| (0..total.len()).map(|dim| load(column, dim)).fold(0.0, f64::max);
+        let best = columns.iter().copied().min_by(|a, b| {
+            let cost = |column: usize| price(model.compiled, column) * most(column);
+            cost(*a).total_cmp(&cost(*b))
+        });
+        let Some(best) = best else { return vec![0.0; total.len()] };
+        let weights: Vec<f64> =
+            (0..total.len()).map(|dim| (load(best, dim) / most(best).max(1e-12)).powi(4)).collect();
+        let sum: f64 = weights.iter().sum::<f64>().max(1e-12);
+        let room = &model.rooms[model.compiled.columns[best].room];
+        let each = weights.iter().zip(room);
+        each.map(|(weight, room)| weight / sum * price(model.compiled, best) / room.max(1.0))
+            .collect()
+    }
+
+    /// What the resources of a pod cost.
+    fn worth(&self, group: usize, prices: &[f64]) -> f64 {
+        self.model.groups[group].request.iter().zip(prices).map(|(one, each)| one * each).sum()
+    }
+
+    /// Opens a node for each pod that tolerates few of its kind beside it, with the room that it
+    /// strands filled by others. These pods decide how many nodes there are, so they come first:
+    /// later nobody would be left to share their nodes.
+    fn seed(&mut self, columns: &[usize], prices: &[f64], scratch: &mut Scratch) {
+        let model = self.model;
+        let seeds: Vec<usize> = (0..model.groups.len())
+            .filter(|group| model.groups[*group].lonely && self.group_left[*group] > 0)
+            .collect();
+        if seeds.is_empty() {
+            return;
+        }
+        let values: Vec<f64> =
+            (0..model.groups.len()).map(|group| self.worth(group, prices)).collect();
+        // What a node strands only grows as others are used up, so an old figure is a bound.
+        let mut waste: Vec<(f64, usize, usize)> = Vec::new();
+        let mut alone = vec![usize::MAX; model.groups.len()];
+        for &group in &seeds {
+            alone[group] = model.alone(group, 1, columns).map_or(usize::MAX, |(_, c, _)| c);
+            let set = model.compiled.sets.get(model.groups[group].set);
+            let fits = columns.iter().filter(|column| set.contains(**column));
+            waste.extend(fits.map(|column| (f64::NEG_INFINITY, group, *column)));
+        }
+        loop {
+            let total: f64 =
+                values.iter().zip(&self.group_left).map(|(v, n)| v * f64::from(*n)).sum();
+            let nodes: u32 = seeds.iter().map(|seed| self.group_left[*seed]).sum();
+            if nodes == 0 {
+                return;
+            }
+            // Nodes much larger than the average would take what the others need.
+            let most = total / f64::from(nodes) * 2.0;
+            let mut best: Option<(f64, usize)> = None;
+            loop {
+                let open = waste.iter().enumerate().filter(|(_, (_, group, column))| {
+                    self.group_left[*group] > 0
+                        && (price(model.compiled, *column) <= most || alone[*group] == *column)
+                });
+                let Some((at, &(bound, group, column))) =
+                    open.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0))
+                else {
+                    return;
+                };
+                if let Some((least, _)) = best
+                    && bound >= least
+                {
+                    break;
+                }
+                if bound == f64::INFINITY {
+                    break;
+                }
+                let worth = if self.copies_allowed(column) == 0 {
+                    0.0
+                } else {
+                    self.fill(column, &values, Start::With(group), scratch)
+                };
+                waste[at].0 = if worth > 0.0 {
+                    (price(model.compiled, column) - worth).max(bound)
+                } else {
+                    f64::INFINITY
+                };
+                if worth > 0.0 && best.is_none_or(|(least, _)| waste[at].0 < least) {
+                    best = Some((waste[at].0, at));
+                    std::mem::swap(&mut scratch.pods, &mut scratch.kept);
+                }
+            }
+            let Some((_, at)) = best else { return };
+            let pods = std::mem::take(&mut scratch.kept);
+            let opened = self.open_copies(waste[at].2, &pods, u32::MAX);
+            scratch.kept = pods;
+            if opened == 0 {
+                return;
+            }
+        }
+    }
+
     /// Opens the node with the most value per dollar, again and again.
     pub(super) fn cover(&mut self, columns: &[usize], scratch: &mut Scratch) {
         let mut values = std::mem::take(&mut self.values);
@@ -173,7 +287,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
                 let worth = if self.copies_allowed(column) == 0 {
                     0.0
                 } else {
-                    self.fill(column, &values, true, scratch)
+                    self.fill(column, &values, Start::Even, scratch)
                 };
                 ratios[top] = worth / price(self.model.compiled, column);
                 if worth > 0.0 && best.is_none_or(|(most, _)| ratios[top] > most) {
@@ -196,6 +310,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     fn value(
         &mut self,
         columns: &[usize],
+        prices: &[f64],
         scratch: &mut Scratch,
     ) -> Vec<(usize, Vec<(usize, u32)>, u32)> {
         let model = self.model;
@@ -215,7 +330,17 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             patterns.push((column, vec![(group, fit as u32)]));
         }
-        if rows.len() < 2 || rows.len() > MOST_GROUPS_FOR_LP {
+        let ruled = rows.iter().any(|group| model.groups[*group].ruled);
+        if ruled || rows.len() > MOST_GROUPS_FOR_LP {
+            for group in rows {
+                let worth = self.worth(group, prices);
+                if worth > 0.0 {
+                    self.values[group] = worth;
+                }
+            }
+            return Vec::new();
+        }
+        if rows.len() < 2 {
             return Vec::new();
         }
         let mut cover = Cover::new(&demand, &singles);
@@ -229,7 +354,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
                 if at % parts != round % parts && !hot[at] {
                     continue;
                 }
-                let worth = self.fill(column, &values, false, scratch);
+                let worth = self.fill(column, &values, Start::Empty, scratch);
                 let ratio = worth / price(model.compiled, column);
                 hot[at] = ratio > 1.0 + 1e-4;
                 if hot[at] {
