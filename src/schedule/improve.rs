@@ -14,8 +14,10 @@ use super::problem::Options;
 
 /// Nodes taken away in one attempt.
 const MOST_RUINED: usize = 6;
+/// An attempt may cost this part of the best price more and still be built upon, at first.
+const SLACK: i64 = 50;
 /// Fruitless attempts after which further ones are hardly worth their time.
-const MOST_FRUITLESS: u32 = 64;
+const MOST_FRUITLESS: u32 = 200;
 
 /// Spends `options.improve` attempts.
 pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratch: &mut Scratch) {
@@ -37,35 +39,84 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
             (w, packer.model.working(&columns))
         })
         .collect();
+    let valued: Vec<[Vec<f64>; 3]> =
+        by_weight.iter().map(|(_, columns)| values(packer, columns)).collect();
     let mut rng = Pcg64Mcg::seed_from_u64(options.seed);
+    let mut best = packer.clone();
     let mut fruitless = 0;
-    for _ in 0..options.improve {
+    for attempt in 0..options.improve {
         if fruitless > MOST_FRUITLESS {
-            return;
+            break;
         }
         let at = rng.random_range(0..by_weight.len());
         let (weight_now, columns) = &by_weight[at];
-        let before = packer.cost();
         let mut trial = packer.clone();
         ruin(&mut trial, &mut rng, |column| weight(column) == *weight_now);
         top_up(&mut trial);
-        trial.cover(columns, scratch);
-        if trial.group_left == packer.group_left && trial.cost() < before {
-            *packer = trial;
-            fruitless = 0;
+        trial.values.clone_from(&valued[at][rng.random_range(0..3)]);
+        if rng.random_bool(0.5) {
+            for value in &mut trial.values {
+                *value *= rng.random_range(0.75..1.3);
+            }
+        }
+        if rng.random_bool(0.5) && trial.few() {
+            trial.cover_by_value(columns, None, scratch);
         } else {
-            fruitless += 1;
+            trial.cover(columns, scratch);
+        }
+        fruitless += 1;
+        if trial.group_left != best.group_left {
+            continue;
+        }
+        // What is a little dearer than the best is taken as well, less and less: the next attempt
+        // starts from somewhere else.
+        let patience = i64::from(options.improve - attempt);
+        let slack = best.cost() / SLACK * patience / i64::from(options.improve);
+        let cost = trial.cost();
+        if cost < best.cost() {
+            best = trial.clone();
+            fruitless = 0;
+        }
+        if cost <= best.cost() + slack {
+            *packer = trial;
         }
     }
+    *packer = best;
 }
 
-/// Takes away some nodes: often the worst used, sometimes any.
+/// Several views of what pods are worth: of the packing, by resources, and by what each costs alone.
+/// Each leads to other nodes.
+fn values(packer: &Packer<'_, '_, '_>, columns: &[usize]) -> [Vec<f64>; 3] {
+    let model = packer.model;
+    let mut whole = packer.clone();
+    whole.left.clone_from(&model.counts);
+    whole.sum_up();
+    let prices = whole.prices(columns);
+    let groups = 0..model.groups.len();
+    let resources: Vec<f64> = groups.clone().map(|group| packer.worth(group, &prices)).collect();
+    let alone = groups.map(|group| {
+        model.alone(group, whole.group_left[group], columns).map_or(0.0, |(each, _, _)| each)
+    });
+    // What was placed before values were found has none.
+    let own = packer.values.iter().zip(&resources);
+    let own = own.map(|(own, other)| if *own > 0.0 { *own } else { *other }).collect();
+    [own, alone.collect(), resources]
+}
+
+/// Takes away some nodes: often the worst used, sometimes any, sometimes those that could host each
+/// other's pods.
 fn ruin(packer: &mut Packer<'_, '_, '_>, rng: &mut Pcg64Mcg, of: impl Fn(usize) -> bool) {
     let mut order: Vec<usize> =
         (0..packer.open.len()).filter(|at| of(packer.open[*at].column)).collect();
     order.shuffle(rng);
-    if rng.random_bool(0.5) {
-        order.sort_by_cached_key(|index| used_permille(packer, &packer.open[*index]));
+    match rng.random_range(0..4) {
+        0 => order.sort_by_cached_key(|index| used_permille(packer, &packer.open[*index])),
+        1 | 2 => {
+            let like = |at: &usize| packer.model.signature[packer.open[*at].column];
+            let first = order.first().map(like);
+            order.sort_by_key(|at| Some(like(at)) != first);
+        }
+        _ => {}
     }
     order.truncate(rng.random_range(1..=MOST_RUINED));
     for index in order {

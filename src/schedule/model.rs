@@ -14,7 +14,7 @@ use super::topology::Kind;
 /// Above this many distinct columns only the most useful of each size are priced.
 const MANY_COLUMNS: usize = 320;
 /// Columns kept of each size (a quarter of a doubling of the price) and mix of resources.
-const PER_SIZE: usize = 2;
+const PER_SIZE: usize = 4;
 
 /// Pods that are alike to a node.
 #[derive(Clone, Debug)]
@@ -218,12 +218,38 @@ impl<'c, 'p> Model<'c, 'p> {
                 *entry = column;
             }
         }
-        let mut distinct: Vec<usize> = best.into_values().collect();
+        let mut distinct = self.undominated(best.into_values().collect());
         if distinct.len() > MANY_COLUMNS {
             distinct = self.thin(&distinct);
         }
         distinct.sort_unstable();
         distinct
+    }
+
+    /// Columns without those for which another, no dearer, has as much of everything.
+    fn undominated(&self, mut columns: Vec<usize>) -> Vec<usize> {
+        let all = &self.compiled.columns;
+        columns.sort_unstable_by_key(|column| (all[*column].price, *column));
+        let mut kept: Vec<Vec<usize>> = vec![Vec::new(); self.admits.len()];
+        for column in columns {
+            let room = &self.rooms[all[column].room];
+            let covers = |other: &usize| {
+                let uses = self.uses[*other].iter().zip(&self.uses[column]);
+                all[*other].pool == all[column].pool
+                    && self.rooms[all[*other].room]
+                        .iter()
+                        .zip(room)
+                        .all(|(more, room)| more >= room)
+                    && uses
+                        .into_iter()
+                        .all(|(theirs, mine)| theirs.0 == mine.0 && theirs.1 <= mine.1)
+            };
+            let alike = &mut kept[self.signature[column]];
+            if !alike.iter().any(covers) {
+                alike.push(column);
+            }
+        }
+        kept.concat()
     }
 
     /// The best columns of each size, signature and mix of resources, and for each group the best

@@ -19,6 +19,8 @@ const PER_ROUND: usize = 24;
 /// Above this many groups the linear program costs more than it saves; so it does where neighbours
 /// matter, since its patterns then find no pods that get along.
 const MOST_GROUPS_FOR_LP: usize = 64;
+/// Up to this many pods are packed in several ways.
+const FEW_PODS: u64 = 400;
 
 /// Equal nodes to buy.
 #[derive(Clone, Debug)]
@@ -73,26 +75,64 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     }
 
     /// Opens nodes of `columns` until nothing more can be placed.
+    ///
+    /// Small sets are packed in several ways, of which the cheapest counts: there one node more or
+    /// less is a large part of the price, and time is not.
     pub(super) fn pack(&mut self, columns: &[usize], scratch: &mut Scratch) {
         let working = self.model.working(columns);
         let prices = self.prices(&working);
+        let before = self.few().then(|| self.clone());
         self.seed(&working, &prices, scratch);
-        let patterns = self.value(&working, &prices, scratch);
-        let mut greedy = (self.group_left.iter().filter(|n| **n > 0).count() < 64).then(|| {
-            let mut greedy = self.clone();
-            greedy.cover(&working, scratch);
-            greedy
-        });
+        let kinds = self.group_left.iter().filter(|n| **n > 0).count();
+        let exact = kinds <= MOST_GROUPS_FOR_LP && !self.minds_neighbours();
+        self.cover_by_value(&working, (!exact).then_some(&*prices), scratch);
+        let Some(before) = before else { return };
+        for exact in [true, false] {
+            let mut other = before.clone();
+            other.cover_by_value(&working, (!exact).then_some(&*prices), scratch);
+            self.keep_better(other);
+        }
+    }
+
+    /// Whether so little is left that it can be packed in several ways.
+    pub(super) fn few(&self) -> bool {
+        let kinds = self.group_left.iter().filter(|n| **n > 0).count();
+        let pods: u64 = self.group_left.iter().map(|n| u64::from(*n)).sum();
+        kinds <= MOST_GROUPS_FOR_LP && pods <= FEW_PODS
+    }
+
+    /// Whether something that is left has rules about its neighbours.
+    fn minds_neighbours(&self) -> bool {
+        let groups = self.model.groups.iter().zip(&self.group_left);
+        groups.into_iter().any(|(group, left)| *left > 0 && group.ruled)
+    }
+
+    fn keep_better(&mut self, other: Self) {
+        let missing = |p: &Self| p.group_left.iter().map(|n| u64::from(*n)).sum::<u64>();
+        if (missing(&other), other.cost()) < (missing(self), self.cost()) {
+            *self = other;
+        }
+    }
+
+    /// Covers what is left by values: those of resources at these prices, or without prices those
+    /// of the linear program, whose patterns are opened first where that is cheaper.
+    pub(super) fn cover_by_value(
+        &mut self,
+        columns: &[usize],
+        prices: Option<&[f64]>,
+        scratch: &mut Scratch,
+    ) {
+        let patterns = self.value(columns, prices, scratch);
+        if patterns.is_empty() {
+            return self.cover(columns, scratch);
+        }
+        let mut greedy = self.clone();
+        greedy.cover(columns, scratch);
         for (column, counts, copies) in &patterns {
             self.realize(*column, counts, *copies, scratch);
         }
-        self.cover(&working, scratch);
-        if let Some(greedy) = greedy.take() {
-            let missing = |p: &Self| p.group_left.iter().map(|n| u64::from(*n)).sum::<u64>();
-            if (missing(&greedy), greedy.cost()) < (missing(self), self.cost()) {
-                *self = greedy;
-            }
-        }
+        self.cover(columns, scratch);
+        self.keep_better(greedy);
     }
 
     /// How many more nodes of a column the pool's limits allow.
@@ -149,7 +189,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     /// Prices of resources for what is left: what the best column for the whole mix costs, shared
     /// out over its resources by how much each is the bottleneck. (The exact duals of the plain
     /// covering program price one resource only where the mix is nearly balanced.)
-    fn prices(&self, columns: &[usize]) -> Vec<f64> {
+    pub(super) fn prices(&self, columns: &[usize]) -> Vec<f64> {
         let model = self.model;
         let mut total = vec![0.0_f64; model.compiled.dims.len()];
         for (group, left) in model.groups.iter().zip(&self.group_left) {
@@ -178,7 +218,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     }
 
     /// What the resources of a pod cost.
-    fn worth(&self, group: usize, prices: &[f64]) -> f64 {
+    pub(super) fn worth(&self, group: usize, prices: &[f64]) -> f64 {
         self.model.groups[group].request.iter().zip(prices).map(|(one, each)| one * each).sum()
     }
 
@@ -310,7 +350,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     fn value(
         &mut self,
         columns: &[usize],
-        prices: &[f64],
+        prices: Option<&[f64]>,
         scratch: &mut Scratch,
     ) -> Vec<(usize, Vec<(usize, u32)>, u32)> {
         let model = self.model;
@@ -330,8 +370,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             patterns.push((column, vec![(group, fit as u32)]));
         }
-        let ruled = rows.iter().any(|group| model.groups[*group].ruled);
-        if ruled || rows.len() > MOST_GROUPS_FOR_LP {
+        if let Some(prices) = prices {
             for group in rows {
                 let worth = self.worth(group, prices);
                 if worth > 0.0 {

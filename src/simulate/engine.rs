@@ -24,7 +24,7 @@ use crate::policy;
 use crate::schedule::{self, Demand, NodeSlot, Options, PoolSlot, Problem, Solution};
 
 /// Improvement attempts after the first packing; enough for the last per cent of small plans.
-const IMPROVE: u32 = 200;
+const IMPROVE: u32 = 500;
 
 /// How to simulate.
 #[derive(Clone, Debug)]
