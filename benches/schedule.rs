@@ -243,10 +243,7 @@ fn table(cases: &[Case]) {
         "case", "demands", "ms", "nodes", "left", "$/h", "plain", "ratio", "ms +200", "$/h +200"
     );
     for case in cases {
-        let (time, solution) = best_of(
-            std::env::var("RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(5),
-            &case.problem,
-        );
+        let (time, solution) = best_of(5, &case.problem);
         let violations = schedule::check::check(&case.problem, &solution);
         let mut longer = case.problem.clone();
         longer.options = Options { improve: 200, ..Options::default() };

@@ -12,6 +12,9 @@ use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::labels;
 use crate::model::requirement::{Requirement, Requirements};
 
+/// What acceptable columns mean: offerings, requirements, and why they are too few, if they are.
+type Terms = (Vec<OfferingRef>, Requirements, Option<Reason>);
+
 /// Turns open nodes into [`NewNode`]s.
 pub(super) struct Buyer<'m, 'c, 'p> {
     model: &'m Model<'c, 'p>,
@@ -25,7 +28,7 @@ pub(super) struct Buyer<'m, 'c, 'p> {
     /// even where each node gets its largest type.
     slack: Vec<i64>,
     /// Requirements by pool and acceptable columns.
-    known: BTreeMap<(usize, Vec<usize>), (Vec<OfferingRef>, Requirements, Option<Reason>)>,
+    known: BTreeMap<(usize, Vec<usize>), Terms>,
 }
 
 impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
@@ -96,19 +99,17 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
                 let mut count = *count;
                 for shape in &self.model.items[*item].shapes {
                     let whole = compiled.shapes[*shape].whole;
+                    let mut bundle = false;
                     for (demand, left) in &mut self.left[*shape] {
                         let taken = if whole { *left } else { count.min(*left) };
-                        if taken > 0 && count > 0 {
+                        if taken > 0 {
                             *left -= taken;
                             pods.push((*demand, taken));
-                            if !whole {
-                                count -= taken;
-                            }
+                            count -= if whole { 0 } else { taken };
+                            bundle = whole;
                         }
                     }
-                    if whole {
-                        count = count.saturating_sub(1);
-                    }
+                    count -= u32::from(bundle);
                     if count == 0 {
                         break;
                     }

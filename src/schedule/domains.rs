@@ -24,6 +24,12 @@ pub(super) type Caps = BTreeMap<(usize, usize, usize), u32>;
 /// Most room and least price in each domain of a key; the domain after the last is "no label".
 type Reach = Arc<Vec<Option<(Vec<i64>, i64)>>>;
 
+/// Pods that are there and counted, by domain; `None` where no node is eligible.
+type Eligible = Arc<Vec<Option<i64>>>;
+
+/// Columns, nodes, key and domains.
+type Pin = (usize, usize, usize, Vec<usize>);
+
 /// Planned pods of one admission that a counter counts, by domain: at least and at most.
 struct Planned {
     admission: usize,
@@ -45,9 +51,9 @@ struct Planner<'c, 'a> {
     load: Vec<Vec<i64>>,
     column_reach: BTreeMap<(usize, usize), Reach>,
     node_reach: BTreeMap<(usize, usize), Reach>,
-    eligible: BTreeMap<(u32, [usize; 2]), Arc<Vec<Option<i64>>>>,
+    eligible: BTreeMap<(u32, [usize; 2]), Eligible>,
     /// Columns and nodes narrowed to domains of a key.
-    pinned: BTreeMap<(usize, usize, usize, Vec<usize>), (usize, usize)>,
+    pinned: BTreeMap<Pin, (usize, usize)>,
     out: Vec<Shape>,
 }
 
@@ -120,7 +126,7 @@ fn is_early(compiled: &Compiled<'_>, rules: &Rules) -> bool {
 struct Local {
     key: usize,
     admission: usize,
-    spreads: Vec<(Spread, Arc<Vec<Option<i64>>>)>,
+    spreads: Vec<(Spread, Eligible)>,
     near: Vec<Near>,
     far: Vec<Near>,
     /// Counters of others' anti-affinity that count it.
@@ -175,7 +181,7 @@ impl Planner<'_, '_> {
     }
 
     /// Pods that are there and counted, by domain; `None` where no node is eligible.
-    fn eligible(&mut self, shape: &Shape, spread: &Spread, key: usize) -> Arc<Vec<Option<i64>>> {
+    fn eligible(&mut self, shape: &Shape, spread: &Spread, key: usize) -> Eligible {
         let sets = [
             if spread.honor_affinity { shape.affine } else { usize::MAX },
             if spread.honor_taints { shape.tolerated } else { usize::MAX },
@@ -287,7 +293,7 @@ impl Planner<'_, '_> {
         &self,
         local: &Local,
         open: &[Option<i64>],
-        (spread, there): &(Spread, Arc<Vec<Option<i64>>>),
+        (spread, there): &(Spread, Eligible),
         domain: usize,
     ) -> bool {
         let certain = (spread.honor_affinity || spread.honor_taints).then_some(local.admission);

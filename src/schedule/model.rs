@@ -46,6 +46,9 @@ pub(super) struct Group {
     pub(super) priority: i32,
 }
 
+/// Room, signature and use of limits: what groups can see of a column.
+type Likeness<'m> = (usize, usize, &'m [(usize, i64)]);
+
 /// The problem.
 #[derive(Clone, Debug)]
 pub(super) struct Model<'c, 'p> {
@@ -207,7 +210,7 @@ impl<'c, 'p> Model<'c, 'p> {
     /// Of columns that are alike to all groups only the cheapest, and of too many the most useful.
     pub(super) fn working(&self, columns: &[usize]) -> Vec<usize> {
         let all = &self.compiled.columns;
-        let mut best: BTreeMap<(usize, usize, &[(usize, i64)]), usize> = BTreeMap::new();
+        let mut best: BTreeMap<Likeness<'_>, usize> = BTreeMap::new();
         for &column in columns {
             if self.admits[self.signature[column]].is_empty() {
                 continue;
@@ -271,9 +274,9 @@ impl<'c, 'p> Model<'c, 'p> {
             let share: Vec<f64> =
                 room.iter().zip(&total).map(|(r, t)| if *t > 0.0 { r / t } else { 0.0 }).collect();
             let sum: f64 = share.iter().sum();
-            // All resources alike, and each one with double weight.
-            for mix in 0..=dims {
-                let worth = sum + if mix < dims { share[mix] * 2.0 } else { 0.0 };
+            // All resources alike, and each one with triple weight.
+            let doubled = share.iter().map(|share| sum + share * 2.0);
+            for (mix, worth) in std::iter::once(sum).chain(doubled).enumerate() {
                 let key = (self.signature[column], size, mix);
                 ranked.entry(key).or_default().push((worth / price, column));
             }

@@ -22,6 +22,9 @@ const MOST_GROUPS_FOR_LP: usize = 64;
 /// Up to this many pods are packed in several ways.
 const FEW_PODS: u64 = 400;
 
+/// Pods of a node by group.
+type Mix = Vec<(usize, u32)>;
+
 /// Equal nodes to buy.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
@@ -83,13 +86,22 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         let prices = self.prices(&working);
         let before = self.few().then(|| self.clone());
         self.seed(&working, &prices, scratch);
+        self.in_two_ways(&working, &prices, scratch);
+        if let Some(mut other) = before {
+            other.in_two_ways(&working, &prices, scratch);
+            self.keep_better(other);
+        }
+    }
+
+    /// Covers what is left by the values of resources and, where it is small or simple, by those of
+    /// the linear program.
+    fn in_two_ways(&mut self, columns: &[usize], prices: &[f64], scratch: &mut Scratch) {
         let kinds = self.group_left.iter().filter(|n| **n > 0).count();
-        let exact = kinds <= MOST_GROUPS_FOR_LP && !self.minds_neighbours();
-        self.cover_by_value(&working, (!exact).then_some(&*prices), scratch);
-        let Some(before) = before else { return };
-        for exact in [true, false] {
-            let mut other = before.clone();
-            other.cover_by_value(&working, (!exact).then_some(&*prices), scratch);
+        let exact = kinds <= MOST_GROUPS_FOR_LP && (self.few() || !self.minds_neighbours());
+        let mut other = exact.then(|| self.clone());
+        self.cover_by_value(columns, Some(prices), scratch);
+        if let Some(mut other) = other.take() {
+            other.cover_by_value(columns, None, scratch);
             self.keep_better(other);
         }
     }
@@ -352,13 +364,13 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         columns: &[usize],
         prices: Option<&[f64]>,
         scratch: &mut Scratch,
-    ) -> Vec<(usize, Vec<(usize, u32)>, u32)> {
+    ) -> Vec<(usize, Mix, u32)> {
         let model = self.model;
         let mut rows: Vec<usize> = Vec::new();
         let mut row_of = vec![usize::MAX; model.groups.len()];
         let mut singles: Vec<(usize, f64, f64)> = Vec::new();
         let mut demand: Vec<f64> = Vec::new();
-        let mut patterns: Vec<(usize, Vec<(usize, u32)>)> = Vec::new();
+        let mut patterns: Vec<(usize, Mix)> = Vec::new();
         self.values.fill(0.0);
         for (group, left) in self.group_left.iter().enumerate().filter(|(_, left)| **left > 0) {
             let Some((each, column, fit)) = model.alone(group, *left, columns) else { continue };
@@ -388,7 +400,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         let mut fruitless = 0;
         let parts = if columns.len() < 40 { 1 } else { PARTS };
         for round in 0..ROUNDS {
-            let mut found: Vec<(f64, usize, Vec<(usize, u32)>)> = Vec::new();
+            let mut found: Vec<(f64, usize, Mix)> = Vec::new();
             for (at, &column) in columns.iter().enumerate() {
                 if at % parts != round % parts && !hot[at] {
                     continue;
@@ -421,7 +433,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
             }
         }
         self.values = values;
-        let mut chosen: Vec<(usize, Vec<(usize, u32)>, u32)> = Vec::new();
+        let mut chosen: Vec<(usize, Mix, u32)> = Vec::new();
         for (name, amount) in cover.patterns() {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             let copies = (amount + 1e-6).clamp(0.0, 1e9).floor() as u32;

@@ -114,6 +114,22 @@ fn spreads_over_hosts(pod: &PodShape) -> bool {
     pod.spread.iter().any(|spread| spread.required && &*spread.topology_key == labels::HOSTNAME)
 }
 
+/// Position of each pod that has facts in the order of content.
+fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
+    let mut pods: BTreeMap<usize, &PodShape> = BTreeMap::new();
+    for waiting in waiting.iter() {
+        pods.insert(waiting.facts, waiting.pod);
+    }
+    let mut order: Vec<(&PodShape, usize)> =
+        pods.iter().map(|(facts, pod)| (*pod, *facts)).collect();
+    order.sort_unstable();
+    let mut rank = vec![0; pods.last_key_value().map_or(0, |(facts, _)| facts + 1)];
+    for (position, (_, facts)) in order.into_iter().enumerate() {
+        rank[facts] = position;
+    }
+    rank
+}
+
 /// Objects to pods that could not bind.
 pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Violation)> {
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
@@ -130,7 +146,9 @@ pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Viola
         opened: false,
     };
     scheduler.learn(&mut waiting);
-    waiting.sort_by_key(|w| (!spreads_over_hosts(w.pod), !has_rules(w.pod)));
+    // By content, so that the order of demands does not matter.
+    let rank = ranks(&waiting);
+    waiting.sort_by_key(|w| (!spreads_over_hosts(w.pod), !has_rules(w.pod), rank[w.facts]));
     let start: (Vec<Group<'_>>, Vec<Waiting<'_>>) = (scheduler.groups.clone(), waiting.clone());
     // There is no best order; one that works is enough.
     let orders = [(true, false), (true, true), (false, false), (false, true)];

@@ -115,6 +115,16 @@ fn affinity_over_the_host_name_bundles_pods() {
 }
 
 #[test]
+fn equal_bundles_are_one_node_each() {
+    let guest = of("w", "100m", &near("podAffinity", HOST, "c"));
+    let apart = of("c", "100m", &near("podAntiAffinity", HOST, "c"));
+    let problem = problem(&[(2, guest), (2, apart)], vec![on_demand()]);
+    let solution = solved(&problem);
+    assert!(solution.new_nodes.iter().all(|node| !node.pods.is_empty()));
+    assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
+}
+
+#[test]
 fn anti_affinity_over_zones_gives_one_zone_each() {
     let db = of("db", "1", &near("podAntiAffinity", ZONE, "db"));
     let problem = problem(&[(4, db)], vec![on_demand()]);
@@ -168,7 +178,8 @@ fn spread_counts_pods_that_are_there() {
 fn spread_over_hosts_levels_nodes_that_are_there() {
     let web = of("w", "1", &spread(HOST, "w", ""));
     let mut problem = problem(&[(5, Arc::clone(&web))], vec![on_demand()]);
-    problem.nodes = ["n1", "n2", "n3"].map(|name| node(name, "a", 2, &[(web.clone(), 1)])).into();
+    problem.nodes =
+        ["n1", "n2", "n3"].map(|name| node(name, "a", 2, &[(Arc::clone(&web), 1)])).into();
     let solution = solved(&problem);
     assert!(solution.new_nodes.is_empty(), "the least count is one, so two more per node may come");
     problem.nodes.push(node("full", "a", 0, &[]));
