@@ -117,7 +117,7 @@ fn spreads_over_hosts(pod: &PodShape) -> bool {
 /// Position of each pod that has facts in the order of content.
 fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
     let mut pods: BTreeMap<usize, &PodShape> = BTreeMap::new();
-    for waiting in waiting.iter() {
+    for waiting in waiting {
         pods.insert(waiting.facts, waiting.pod);
     }
     let mut order: Vec<(&PodShape, usize)> =
