@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Clock, Context, launch, lifecycle, termination};
+use super::{Clock, Context, launch, lifecycle, reservations, termination};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event, Snapshot, State};
@@ -19,9 +19,10 @@ use crate::model::claim::{Claim, ClaimStage};
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
 use crate::plan::lifecycle::Step;
+use crate::plan::nominate::nominations;
 use crate::plan::provision::{self, Catalogs};
 use crate::plan::{empty, lifecycle as life};
-use crate::server::ApiServer;
+use crate::server::{About, ApiServer};
 
 /// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
 pub const QUEUE: usize = 8192;
@@ -29,6 +30,9 @@ pub const QUEUE: usize = 8192;
 const BATCH: usize = 1024;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a nomination may stay away from the watch, seconds. Not longer: a pod that missed its
+/// node is nominated again.
+const NOMINATION_LAG: i64 = 3;
 /// How long a claim that was created may stay away from the watch, seconds.
 const WATCH_LAG: i64 = 30;
 
@@ -83,12 +87,15 @@ pub struct Engine<A, C, K> {
     snapshot: watch::Sender<Arc<Snapshot>>,
     classes: watch::Sender<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
     ledger: Ledger,
+    reservations: watch::Sender<Arc<BTreeMap<reservations::Key, reservations::Entry>>>,
     assignments: Assignments,
     catalogs: Catalogs,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
     /// Claims that were created and have not come back through the watch, with the moment.
     just_made: BTreeMap<Arc<str>, i64>,
+    /// Pods that were nominated and may not have come back through the watch, with the moment.
+    nominated: BTreeMap<Arc<str>, i64>,
     /// When pods last came to or left a node.
     pod_events: BTreeMap<Arc<str>, i64>,
     /// First and last relevant event since the last plan.
@@ -120,10 +127,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             snapshot: watch::Sender::new(Arc::default()),
             classes: watch::Sender::new(BTreeMap::new()),
             ledger: Ledger::default(),
+            reservations: watch::Sender::default(),
             assignments: Assignments::default(),
             catalogs: Catalogs::default(),
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
+            nominated: BTreeMap::new(),
             pod_events: BTreeMap::new(),
             dirty: None,
             seed,
@@ -139,6 +148,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// The node classes.
     pub fn classes(&self) -> watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>> {
         self.classes.subscribe()
+    }
+
+    /// The ledger as objects.
+    pub fn reservations(
+        &self,
+    ) -> watch::Receiver<Arc<BTreeMap<reservations::Key, reservations::Entry>>> {
+        self.reservations.subscribe()
     }
 
     /// Folds events without acting until `lead` is true, then decides until cancelled.
@@ -320,11 +336,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
         let just_made = self.just_made.clone();
         self.assignments.retain(&snapshot.claims, &|name| just_made.contains_key(name), now);
-        let mut active: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-        for pod in snapshot.pods.values().filter(|pod| pod.active()) {
-            *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
-        }
-        self.ledger.observe(snapshot.workloads.values(), &active, now);
+        self.observe(&snapshot, now);
         for claim in snapshot.claims.values() {
             let ledger = &self.ledger;
             self.assignments
@@ -407,6 +419,15 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
     }
 
+    /// Compares what workloads want with the pods that they have.
+    fn observe(&mut self, snapshot: &Snapshot, now: i64) {
+        let mut active: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        for pod in snapshot.pods.values().filter(|pod| pod.active()) {
+            *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
+        }
+        self.ledger.observe(snapshot.workloads.values(), &active, now);
+    }
+
     fn tell_unschedulable(
         &mut self,
         snapshot: &Snapshot,
@@ -425,21 +446,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 if self.told.insert(note, now).is_some() {
                     continue;
                 }
-                let context = self.context.clone();
-                let event = crate::server::EventNote {
-                    object: (
-                        "v1",
-                        "Pod",
-                        key.0.to_string(),
-                        key.1.to_string(),
-                        pod.uid.to_string(),
-                    ),
-                    warning: true,
-                    reason: "FailedScheduling",
-                    message: message.clone(),
-                    at: self.context.clock.now(),
-                };
-                self.spawn(async move { context.api.event(event).await });
+                let (context, message) = (self.context.clone(), message.clone());
+                let about = About::pod(pod);
+                self.spawn(async move { context.warn(about, "FailedScheduling", message).await });
             }
         }
     }
@@ -451,6 +460,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let now = self.now();
+        self.nominated.retain(|_, at| now - *at < NOMINATION_LAG);
         for claim in snapshot.claims.values() {
             if self.busy.contains(&claim.name) {
                 continue;
@@ -471,7 +481,11 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
             let nominations = match &step {
                 Step::Open { .. } => {
-                    crate::plan::nominate::nominations(&snapshot, self.assignments.of(&claim.name))
+                    let assigned = self.assignments.of(&claim.name);
+                    let taken = |uid: &str| self.nominated.contains_key(uid);
+                    let chosen = nominations(&snapshot, assigned, &taken);
+                    self.nominated.extend(chosen.iter().map(|pod| (Arc::clone(&pod.uid), now)));
+                    chosen
                 }
                 _ => Vec::new(),
             };
@@ -497,7 +511,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 
     /// Takes up the launch of a claim that another leader (or we) left unlaunched.
     fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
-        let Some((group, size)) = provision::launch_group(claim) else { return };
+        let Some(group) = provision::launch_group(claim).map(Arc::<str>::from) else { return };
         // Claims of one plan are created within moments; wait until all have come.
         if self.busy.contains(&group)
             || self.just_made.contains_key(&claim.name)
@@ -517,7 +531,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let in_group =
-            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|(id, _)| id == group);
+            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
         let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
@@ -525,7 +539,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let (context, done) = (self.context.clone(), self.outbox.clone());
         let catalogs = self.catalogs.clone();
         self.spawn(async move {
-            launch::resumed(&context, class, &pool, &members, (&group, size), &catalogs).await;
+            launch::resumed(&context, class, &pool, &members, &group, &catalogs).await;
             drop(done.send(Message::Done(group)).await);
         });
     }
@@ -539,6 +553,15 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let now = self.now();
+        self.observe(&snapshot, now);
+        let entries = reservations::entries(&snapshot, &self.ledger, &self.assignments);
+        self.reservations.send_if_modified(|old| {
+            let changed = **old != entries;
+            if changed {
+                *old = Arc::new(entries);
+            }
+            changed
+        });
         // Waiting pods that nothing covers are looked at again, for example after a failed launch.
         if snapshot.pods.values().any(|pod| pod.waiting()) && self.dirty.is_none() {
             self.mark();

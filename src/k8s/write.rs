@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,7 +15,8 @@ use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodepool::NodePool;
-use crate::server::{ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
+use crate::api::reservation::Reservation;
+use crate::server::{About, ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
 
 /// Who writes, in `managedFields` and Events.
 const MANAGER: &str = "harbinger";
@@ -61,6 +64,10 @@ impl Writer {
         K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
     {
         Api::all(self.client.clone())
+    }
+
+    fn reservations_of(&self, namespace: &str) -> Api<Reservation> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// Merges into a status whose conditions are read and set in the same step.
@@ -250,8 +257,46 @@ impl ApiServer for Writer {
         Ok(())
     }
 
+    async fn reservations(&self) -> Result<Vec<(String, String)>, ApiError> {
+        let api: Api<Reservation> = Api::all(self.client.clone());
+        let list = api.list_metadata(&ListParams::default()).await?;
+        let name = |object: &kube::core::PartialObjectMeta<Reservation>| {
+            (object.namespace().unwrap_or_default(), object.name_any())
+        };
+        Ok(list.items.iter().map(name).collect())
+    }
+
+    async fn create_reservation(&self, reservation: Value) -> Result<(), ApiError> {
+        self.check()?;
+        let reservation: Reservation = serde_json::from_value(reservation)
+            .map_err(|error| ApiError::Invalid(error.to_string()))?;
+        let namespace = reservation.namespace().unwrap_or_default();
+        let params =
+            PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        self.reservations_of(&namespace).create(&params, &reservation).await?;
+        Ok(())
+    }
+
+    async fn update_reservation(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: Value,
+    ) -> Result<(), ApiError> {
+        self.check()?;
+        let patch = Patch::Merge(json!({"status": status}));
+        self.reservations_of(namespace).patch_status(name, &params(), &patch).await?;
+        Ok(())
+    }
+
+    async fn delete_reservation(&self, namespace: &str, name: &str) -> Result<(), ApiError> {
+        self.check()?;
+        self.reservations_of(namespace).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
     async fn event(&self, note: EventNote) {
-        let (api_version, kind, namespace, name, uid) = note.object;
+        let About { api_version, kind, namespace, name, uid } = note.about;
         // Events of cluster-scoped objects live in `default`, as the field does it.
         let home = if namespace.is_empty() { "default" } else { &*namespace }.to_owned();
         let time = Time(note.at);

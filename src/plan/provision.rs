@@ -21,8 +21,8 @@ use crate::model::taints::Taint;
 use crate::schedule::check::{self, Violation};
 use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
 
-/// Annotation that names a claim's launch group and its size: claims of one group are launched by
-/// one call, and a new leader repeats exactly that call.
+/// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
+/// new leader repeats exactly that call.
 pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
 /// Annotation with the pool's template digest.
 pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
@@ -64,8 +64,6 @@ pub struct ClaimDraft {
     pub pods: Vec<Assignment>,
     /// Launch group.
     pub group: Arc<str>,
-    /// Claims of the group.
-    pub group_size: u32,
 }
 
 /// One way to launch a claim.
@@ -467,7 +465,6 @@ fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> 
         capacity: slot.types[node.choice.type_index].capacity.clone(),
         pods,
         group: "".into(),
-        group_size: 0,
         pool,
     }
 }
@@ -482,20 +479,17 @@ fn group(claims: &mut [ClaimDraft], seed: u64, now: i64) {
     }
     for members in groups.into_values() {
         let id: Arc<str> = name(seed, now, members[0]).into();
-        let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
         for index in members {
             let claim = &mut claims[index];
             claim.group = Arc::clone(&id);
-            claim.group_size = size;
-            claim.annotations.insert(LAUNCH_GROUP.to_owned(), format!("{id}/{size}"));
+            claim.annotations.insert(LAUNCH_GROUP.to_owned(), id.to_string());
         }
     }
 }
 
-/// Launch group of a claim: id and size.
-pub fn launch_group(claim: &Claim) -> Option<(Arc<str>, u32)> {
-    let (id, size) = claim.annotations.get(LAUNCH_GROUP)?.rsplit_once('/')?;
-    Some((id.into(), size.parse().ok()?))
+/// Launch group of a claim.
+pub fn launch_group(claim: &Claim) -> Option<&str> {
+    claim.annotations.get(LAUNCH_GROUP).map(String::as_str)
 }
 
 /// Ten hexadecimal digits that differ between plans and claims.

@@ -44,10 +44,15 @@ impl World {
             ..BootOptions::after(boot, Duration::from_millis(500))
         };
         let boot = cloud.boot(plane.client(), options);
-        let provisioner = provisioner(&plane, &cloud, flags)?;
+        let provisioner = provisioner(&plane, &cloud, "provisioner", flags)?;
         let world = Self { provisioner, boot, cloud, plane, _moto: moto };
         world.apply(&format!("{CLASS}---{POOL}")).await?;
         Ok(world)
+    }
+
+    /// A further replica.
+    pub(crate) fn another(&self, name: &str, flags: &[&str]) -> Result<Process> {
+        provisioner(&self.plane, &self.cloud, name, flags)
     }
 
     /// Applies YAML.
@@ -122,7 +127,7 @@ impl World {
     }
 }
 
-fn provisioner(plane: &Plane, cloud: &Cloud, flags: &[&str]) -> Result<Process> {
+fn provisioner(plane: &Plane, cloud: &Cloud, name: &str, flags: &[&str]) -> Result<Process> {
     let kubeconfig = plane.kubeconfig().display().to_string();
     let mut args: Vec<String> = [
         "provisioner",
@@ -136,11 +141,11 @@ fn provisioner(plane: &Plane, cloud: &Cloud, flags: &[&str]) -> Result<Process> 
     .to_vec();
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let recipe = Recipe {
-        name: "provisioner".to_owned(),
+        name: name.to_owned(),
         program: PathBuf::from(env!("CARGO_BIN_EXE_harbinger")),
         args,
         env: cloud.env(),
-        log: plane.dir().join("provisioner.log"),
+        log: plane.dir().join(format!("{name}.log")),
     };
     Process::spawn(recipe)
 }
