@@ -1,258 +1,267 @@
-//! Harbinger on the test bed as users get it: installed by helm from its chart, with our own
-//! processes in the place of the Deployment's two containers.
+//! The chart on a plane, with our processes in place of its containers: what `make demo` and the
+//! tests of the installation share.
 //!
-//! The processes take the containers' arguments and environment as the chart rendered them, the
-//! Service's ClusterIP and ports, the chart's ServiceAccount with a real token, and the mounted
-//! Secret, which is kept current as a kubelet would. Only addresses and paths are exchanged, so that
-//! a wrong flag, port, name in the certificate or right of the account shows. `tests/e2e/install.rs`
-//! and `make demo` both start here.
+//! Flags, ports, Secrets and the account are read from the installed objects, so that what is wrong
+//! there shows. Played are kube-proxy (a process listens on the Service's address and port instead of
+//! the container's) and the kubelet (Secrets as files, paths of mounts as folders).
 
 mod mount;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, PodSpec, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
+use serde_json::json;
+use tokio::task::JoinSet;
 
-pub use self::mount::SecretMount;
-use crate::cloud::Cloud;
 use crate::plane::Plane;
 use crate::process::{Process, Recipe};
 use crate::{http, poll};
 
-/// The first certificate of cert-manager takes some seconds on a busy machine.
-const START: Duration = Duration::from_secs(90);
-/// Not 443, so that nobody needs rights for low ports.
-const SERVICE_PORT: &str = "webhook.servicePort=8443";
+/// Namespace of the release.
+pub const NAMESPACE: &str = "harbinger-system";
+/// Port of the Service: one that needs no rights.
+pub const PORT: u16 = 8443;
+/// Long enough for a loaded machine; what is waited for comes within seconds.
+const DEADLINE: Duration = Duration::from_mins(1);
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// What is installed, and how.
-#[derive(Clone, Debug)]
-pub struct InstallOptions {
-    /// The program that the containers would run.
-    pub binary: PathBuf,
-    /// Folder of the chart.
-    pub chart: PathBuf,
-    /// Name of the release.
-    pub release: String,
-    /// Its namespace, which is made.
-    pub namespace: String,
-    /// Further values, as `helm --set` takes them. The cluster's name is set already.
-    pub values: Vec<String>,
-}
-
-impl InstallOptions {
-    /// The chart of this repository with its defaults, for a program.
-    pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self {
-            binary: binary.into(),
-            chart: Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/harbinger"),
-            release: "harbinger".to_owned(),
-            namespace: "harbinger-system".to_owned(),
-            values: Vec::new(),
-        }
+/// Flags of helm that name the chart and what is always set. The cluster is named `c1`.
+pub fn helm_args(command: &str, values: &[&str]) -> Vec<String> {
+    let folder = format!("{REPOSITORY}/charts/harbinger");
+    let mut args =
+        [command, "harbinger", &folder, "--namespace", NAMESPACE].map(str::to_owned).to_vec();
+    let port = format!("webhook.servicePort={PORT}");
+    for value in ["clusterName=c1", &port].into_iter().chain(values.iter().copied()) {
+        args.extend(["--set".to_owned(), value.to_owned()]);
     }
+    args
 }
 
-/// A release with its two processes, which end with it.
-pub struct Installed {
-    pub webhook: Process,
-    pub provisioner: Process,
-    /// The Service's address, on which both listen.
-    pub address: IpAddr,
-    /// The Service's ports: of the webhook, of its metrics, of the provisioner's metrics.
-    pub ports: Ports,
-    /// Folder of the mounted Secret with `tls.crt`, `tls.key` and `ca.crt`; none when the webhook
-    /// makes its own certificate.
-    pub certificates: Option<SecretMount>,
-}
-
-/// Ports of the Service.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    pub webhook: u16,
-    pub webhook_metrics: u16,
-    pub metrics: u16,
-}
-
-impl Installed {
-    /// Installs the chart, starts both processes and waits until both are ready and the API server
-    /// knows whom to trust.
-    pub async fn start(plane: &Plane, cloud: &Cloud, options: &InstallOptions) -> Result<Self> {
-        let InstallOptions { release, namespace, .. } = options;
-        helm(plane, cloud, options).await?;
-        let deployments = Api::<Deployment>::namespaced(plane.client(), namespace);
-        let deployment = deployments.get(release).await.context("the chart's Deployment")?;
-        // The containers' own pods would only wait for a node that never comes.
-        let args = ["scale", "deployment", release, "-n", namespace, "--replicas=0"];
-        plane.kubectl(&args, "").await?;
-        let pod = deployment.spec.and_then(|spec| spec.template.spec).context("no pod spec")?;
-        let services = Api::<Service>::namespaced(plane.client(), namespace);
-        let service = services.get(release).await.context("the chart's Service")?;
-        let spec = service.spec.context("no spec of the Service")?;
-        let address: IpAddr = spec.cluster_ip.context("no ClusterIP")?.parse()?;
-        let service_ports = spec.ports.unwrap_or_default();
-
-        let account = pod.service_account_name.as_deref().context("no ServiceAccount")?;
-        let kubeconfig = plane.service_account_kubeconfig(namespace, account).await?;
-        let volumes = plane.dir().join(format!("{namespace}.{release}"));
-        let mut certificates = None;
-        for volume in pod.volumes.iter().flatten() {
-            let folder = volumes.join(&volume.name);
-            match volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()) {
-                None => std::fs::create_dir_all(&folder)?,
-                Some(secret) => {
-                    let mount = SecretMount::start(plane.client(), namespace, secret, folder);
-                    certificates = Some(mount.await?);
-                }
-            }
-        }
-        let place = Place { plane, cloud, options, address, volumes, kubeconfig };
-        let mut installed = Self {
-            webhook: place.spawn(&pod, "webhook", &service_ports)?,
-            provisioner: place.spawn(&pod, "provisioner", &service_ports)?,
-            address,
-            ports: Ports {
-                webhook: port(&service_ports, "webhook")?,
-                webhook_metrics: port(&service_ports, "webhook-metrics")?,
-                metrics: port(&service_ports, "metrics")?,
-            },
-            certificates,
-        };
-        installed.wait_ready().await?;
-        trusted(plane, release).await?;
-        Ok(installed)
-    }
-
-    /// Waits until both processes are ready; one that has ended is reported at once.
-    pub async fn wait_ready(&mut self) -> Result<()> {
-        for (process, port) in [
-            (&mut self.webhook, self.ports.webhook_metrics),
-            (&mut self.provisioner, self.ports.metrics),
-        ] {
-            let url = format!("http://{}:{port}/readyz", self.address);
-            let name = process.name().to_owned();
-            let process = parking_lot::Mutex::new(process);
-            let what = format!("{name} ready");
-            let ready = poll::until(&what, START, async || {
-                if let Err(dead) = process.lock().ensure_running() {
-                    return Ok(Err(dead));
-                }
-                let reply = http::get(&url).await?;
-                ensure!(reply.status == 200, "{}", reply.text());
-                Ok(Ok(()))
-            });
-            match ready.await {
-                Ok(outcome) => outcome?,
-                Err(error) => {
-                    let log = process.lock().log_tail(20);
-                    return Err(error.context(format!("{name} logged:\n{log}")));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The text that the webhook's (`true`) or the provisioner's metrics are.
-    pub async fn metrics(&self, of_webhook: bool) -> Result<String> {
-        let port = if of_webhook { self.ports.webhook_metrics } else { self.ports.metrics };
-        let reply = http::get(&format!("http://{}:{port}/metrics", self.address)).await?;
-        Ok(reply.text().into_owned())
-    }
-}
-
-async fn helm(plane: &Plane, cloud: &Cloud, options: &InstallOptions) -> Result<()> {
-    let chart = options.chart.to_str().context("the chart's path is not UTF-8")?;
-    let cluster = format!("clusterName={}", cloud.seed().cluster);
-    let mut args = vec!["install", &options.release, chart, "-n", &options.namespace];
-    args.extend(["--create-namespace", "--set", &cluster, "--set", SERVICE_PORT]);
-    args.extend(options.values.iter().flat_map(|value| ["--set", value]));
-    plane.helm(&args).await.context("helm install")?;
-    let args = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-    plane.kubectl(&args, "").await?;
+/// Makes the release's namespace.
+pub async fn namespace(plane: &Plane) -> Result<()> {
+    let yaml = format!("{REPOSITORY}/manifests/namespace.yaml");
+    plane.kubectl(&["apply", "-f", &yaml], "").await?;
     Ok(())
 }
 
-/// What the containers are given in place of a node.
-struct Place<'a> {
-    plane: &'a Plane,
-    cloud: &'a Cloud,
-    options: &'a InstallOptions,
-    address: IpAddr,
-    volumes: PathBuf,
-    kubeconfig: PathBuf,
+/// A node for the pods of the chart, which kwok runs; taken by nobody else.
+pub async fn system_node(plane: &Plane) -> Result<()> {
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": "system",
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "labels": {"kubernetes.io/os": "linux", "kubernetes.io/hostname": "system"},
+        },
+        "spec": {"taints": [{"key": "CriticalAddonsOnly", "effect": "NoSchedule"}]},
+        "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "50"},
+            "capacity": {"cpu": "4", "memory": "8Gi", "pods": "50"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    plane.kubectl(&["create", "-f", "-"], &node.to_string()).await.map(drop)
 }
 
-impl Place<'_> {
-    fn spawn(&self, pod: &PodSpec, name: &str, service: &[ServicePort]) -> Result<Process> {
-        let container = pod.containers.iter().find(|container| container.name == name);
-        let container = container.with_context(|| format!("the chart has no container {name}"))?;
-        let mut args: Vec<String> = Vec::new();
-        for arg in container.args.iter().flatten() {
-            args.push(self.local(arg, container, service)?);
+/// An installed release.
+pub struct Chart {
+    /// Address of the Service.
+    pub ip: String,
+    program: PathBuf,
+    service: ServiceSpec,
+    pod: PodSpec,
+    kubeconfig: PathBuf,
+    /// Stands for the pod's file system.
+    root: PathBuf,
+    /// Mounted Secrets, kept current.
+    secrets: JoinSet<()>,
+}
+
+impl Chart {
+    /// Installs the chart as `harbinger`, into a namespace that takes restricted pods only; `program`
+    /// is what its containers would run.
+    pub async fn install(
+        plane: &Plane,
+        program: impl Into<PathBuf>,
+        values: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
+        namespace(plane).await?;
+        let mut args = helm_args("install", values);
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        plane.helm(&args.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        Self::installed(plane, program.into()).await
+    }
+
+    /// Reads what is installed, and starts to mount its Secrets.
+    async fn installed(plane: &Plane, program: PathBuf) -> Result<Self> {
+        let client = plane.client();
+        let service =
+            Api::<Service>::namespaced(client.clone(), NAMESPACE).get("harbinger").await?;
+        let service = service.spec.context("no Service spec")?;
+        let ip = service.cluster_ip.clone().context("no ClusterIP")?;
+        let deployment =
+            Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get("harbinger").await?;
+        let pod = deployment.spec.and_then(|spec| spec.template.spec).context("no pod spec")?;
+        let account = pod.service_account_name.clone().context("no account")?;
+        let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, &account).await?;
+        let root = plane.dir().join("pod");
+        // What an earlier release left is not the new pod's.
+        if root.exists() {
+            std::fs::remove_dir_all(&root)?;
         }
-        args.push(format!("--kubeconfig={}", self.kubeconfig.display()));
-        let mut env = self.cloud.env();
+        let mut secrets = JoinSet::new();
+        for volume in pod.volumes.iter().flatten() {
+            let folder = root.join(&volume.name);
+            std::fs::create_dir_all(&folder)?;
+            if let Some(secret) = &volume.secret {
+                let name = secret.secret_name.clone().context("a volume names no Secret")?;
+                secrets.spawn(mount::follow(client.clone(), NAMESPACE.to_owned(), name, folder));
+            }
+        }
+        Ok(Self { ip, program, service, pod, kubeconfig, root, secrets })
+    }
+
+    /// Removes the release.
+    pub async fn uninstall(self, plane: &Plane) -> Result<()> {
+        drop(self.secrets);
+        plane.helm(&["uninstall", "harbinger", "--namespace", NAMESPACE, "--wait"]).await?;
+        Ok(())
+    }
+
+    /// Runs what a container would run, once its mounts are there, and waits until it is ready.
+    pub async fn run(
+        &self,
+        plane: &Plane,
+        container: &str,
+        env: Vec<(String, String)>,
+    ) -> Result<Process> {
+        let recipe = self.recipe(plane, container, env)?;
+        self.mounted(container).await?;
+        let mut process = Process::spawn(recipe)?;
+        let ready = self.ready(container).await;
+        process.ensure_running()?;
+        ready.with_context(|| process.log_tail(40))?;
+        Ok(process)
+    }
+
+    /// What a container would run.
+    pub fn recipe(
+        &self,
+        plane: &Plane,
+        name: &str,
+        mut env: Vec<(String, String)>,
+    ) -> Result<Recipe> {
+        let container = self.container(name)?;
         for variable in container.env.iter().flatten() {
             env.push((variable.name.clone(), variable.value.clone().unwrap_or_default()));
         }
-        Process::spawn(Recipe {
+        // In place of the token and the authority that the kubelet mounts.
+        env.push(("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string()));
+        let args = container.args.iter().flatten().map(|arg| self.argument(container, arg));
+        Ok(Recipe {
             name: name.to_owned(),
-            program: self.options.binary.clone(),
-            args,
+            program: self.program.clone(),
+            args: args.collect::<Result<_>>()?,
             env,
-            log: self.plane.dir().join(format!("{}.{name}.log", self.options.release)),
+            log: plane.dir().join(format!("{name}.log")),
         })
     }
 
-    /// An argument with the addresses and paths of this machine.
-    fn local(&self, arg: &str, container: &Container, service: &[ServicePort]) -> Result<String> {
-        if let Some((flag, port)) = arg.split_once("=0.0.0.0:") {
-            let port: i32 = port.parse()?;
-            let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|one| one.container_port == port).and_then(|p| p.name.clone());
-            let target = |one: &&ServicePort| match &one.target_port {
-                Some(IntOrString::String(name)) => Some(name) == named.as_ref(),
-                Some(IntOrString::Int(number)) => *number == port,
-                None => one.port == port,
-            };
-            let outer = service.iter().find(target);
-            let outer = outer.with_context(|| format!("no port of the Service leads to {port}"))?;
-            return Ok(format!("{flag}={}:{}", self.address, outer.port));
+    /// A flag with the address at which clients reach it, and with the folder that stands for a path.
+    fn argument(&self, container: &Container, arg: &str) -> Result<String> {
+        if let Some((flag, address)) = arg.split_once('=')
+            && flag.ends_with("listen")
+        {
+            let port: i32 = address.rsplit(':').next().context("no port")?.parse()?;
+            let ports = container.ports.iter().flatten();
+            let mut named = ports.filter(|named| named.container_port == port);
+            let name = named.find_map(|named| named.name.as_deref());
+            let name = name.with_context(|| format!("{address} is no port of the container"))?;
+            return Ok(format!("{flag}={}", self.address(name)?));
         }
         let mut arg = arg.to_owned();
         for mount in container.volume_mounts.iter().flatten() {
-            let folder = self.volumes.join(&mount.name).display().to_string();
-            arg = arg.replace(&mount.mount_path, &folder);
+            let folder = self.root.join(&mount.name).display().to_string();
+            arg = arg.replace(&format!("{}/", mount.mount_path), &format!("{folder}/"));
         }
+        ensure!(!arg.contains("=/var/"), "{arg} is below no mount");
         Ok(arg)
+    }
+
+    /// Address of the Service for a named port of the pod.
+    pub fn address(&self, name: &str) -> Result<String> {
+        let target = IntOrString::String(name.to_owned());
+        let mut ports = self.service.ports.iter().flatten();
+        let port = ports.find(|port| port.target_port.as_ref() == Some(&target));
+        let port = port.with_context(|| format!("the Service does not lead to {name}"))?;
+        Ok(format!("{}:{}", self.ip, port.port))
+    }
+
+    fn container(&self, name: &str) -> Result<&Container> {
+        let mut containers = self.pod.containers.iter();
+        containers.find(|c| c.name == name).with_context(|| format!("no container {name}"))
+    }
+
+    /// Waits for what the kubelet waits for before it starts a container.
+    async fn mounted(&self, container: &str) -> Result<()> {
+        let mounts = self.container(container)?.volume_mounts.clone().unwrap_or_default();
+        let is_secret = |name: &str| {
+            let mut volumes = self.pod.volumes.iter().flatten();
+            volumes.any(|volume| volume.name == name && volume.secret.is_some())
+        };
+        for mount in mounts.iter().filter(|mount| is_secret(&mount.name)) {
+            let folder = self.root.join(&mount.name);
+            poll::until("a mounted Secret", DEADLINE, async || {
+                ensure!(folder.join(mount::DATA).exists(), "{} is empty", folder.display());
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the container's own probe says that it is ready.
+    pub async fn ready(&self, container: &str) -> Result<()> {
+        let probe = self.container(container)?.readiness_probe.clone().context("no probe")?;
+        let probe = probe.http_get.context("the probe is no GET")?;
+        let IntOrString::String(port) = &probe.port else { bail!("the port has no name") };
+        let path = probe.path.unwrap_or_default();
+        let url = format!("http://{}{path}", self.address(port)?);
+        poll::until(&format!("{container} is ready"), DEADLINE, async || {
+            let reply = http::get(&url).await?;
+            ensure!(reply.status == 200, "{}", reply.text());
+            Ok(())
+        })
+        .await
+    }
+
+    /// The folder that stands for a volume.
+    pub fn folder(&self, volume: &str) -> PathBuf {
+        self.root.join(volume)
+    }
+
+    /// The sum of a metric's samples that carry all of the labels, such as `endpoint="mutate"`, on
+    /// the named port.
+    pub async fn metric(&self, port: &str, name: &str, labels: &[&str]) -> Result<f64> {
+        let reply = http::get(&format!("http://{}/metrics", self.address(port)?)).await?;
+        let text = reply.text();
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 }
 
-fn port(service: &[ServicePort], name: &str) -> Result<u16> {
-    let port = service.iter().find(|port| port.name.as_deref() == Some(name));
-    let port = port.with_context(|| format!("the Service has no port {name}"))?;
-    Ok(u16::try_from(port.port)?)
-}
-
-/// Waits until every registration carries an authority.
-async fn trusted(plane: &Plane, release: &str) -> Result<()> {
-    let mutating = Api::<MutatingWebhookConfiguration>::all(plane.client());
-    let validating = Api::<ValidatingWebhookConfiguration>::all(plane.client());
-    poll::until("authority in the registrations", START, async || {
-        let mutating = mutating.get(&format!("zz-{release}")).await?.webhooks.unwrap_or_default();
-        let validating = validating.get(release).await?.webhooks.unwrap_or_default();
-        let configs = mutating.iter().map(|hook| &hook.client_config);
-        let mut configs = configs.chain(validating.iter().map(|hook| &hook.client_config));
-        ensure!(configs.all(|config| config.ca_bundle.is_some()), "no caBundle yet");
-        Ok(())
-    })
-    .await
+/// The release build of the program, made by `cargo build --release`.
+pub fn released() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let target = target.map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
+    target.join("release/harbinger")
 }
