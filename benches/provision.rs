@@ -90,7 +90,17 @@ async fn pods(intents: &str) -> Result<()> {
     println!("\nannounced pods are planned: {intents}");
     println!(
         "{:>5} {:>9} {:>9} {:>9} {:>9} {:>5} {:>6} {:>6} {:>8} {:>8} {:>8}",
-        "pods", "to fleet", "bound p50", "p99", "all", "off", "again", "nodes", "$/h", "gone", "RSS MiB"
+        "pods",
+        "to fleet",
+        "bound p50",
+        "p99",
+        "all",
+        "off",
+        "again",
+        "nodes",
+        "$/h",
+        "gone",
+        "RSS MiB"
     );
     for (count, rounds) in SIZES {
         for _ in 0..rounds {
@@ -130,7 +140,8 @@ async fn round(world: &World, count: u32) -> Result<Round> {
     watching.abort();
     let fleets = world.cloud.journal().of("CreateFleet");
     let fleet = fleets.iter().map(|entry| entry.at).min().context("no fleet")?;
-    let bound = seen.lock().values().filter_map(|(came, bound)| Some(*bound.as_ref()? - *came)).collect();
+    let bound =
+        seen.lock().values().filter_map(|(came, bound)| Some(*bound.as_ref()? - *came)).collect();
     let (off, again) = against_plan(world, &namespace, count).await?;
     let instances = world.cloud.instances().await?;
     let market = |instance: &testbed::cloud::Instance| {

@@ -16,7 +16,9 @@ use super::policies::Policies;
 use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
 use crate::control::engine::QUEUE;
-use crate::control::{Clock, Context, Engine, Message, catalogs, engine, garbage, reservations, status};
+use crate::control::{
+    Clock, Context, Engine, Message, catalogs, engine, garbage, reservations, status,
+};
 use crate::intent::{self, Intent};
 use crate::k8s::lease::{Election, Fence};
 use crate::k8s::watch::{Effective, Watches};
@@ -153,10 +155,7 @@ pub async fn serve(
         "catalogs",
         Box::pin(catalogs::run(context.clone(), classes.clone(), leads.clone(), outbox)),
     );
-    spawn(
-        "reservations",
-        Box::pin(reservations::run(context.clone(), ledger, leads.clone())),
-    );
+    spawn("reservations", Box::pin(reservations::run(context.clone(), ledger, leads.clone())));
     spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
     spawn("status", Box::pin(status::run(context, snapshots.clone(), classes, leads.clone())));
     let (ready, readiness) = watch::channel(false);

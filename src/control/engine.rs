@@ -20,7 +20,7 @@ use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
 use crate::plan::lifecycle::Step;
 use crate::plan::nominate::nominations;
-use crate::plan::provision::{self, Catalogs};
+use crate::plan::provision::{self, Catalog, Catalogs};
 use crate::plan::{empty, lifecycle as life};
 use crate::server::{About, ApiServer};
 
@@ -45,6 +45,8 @@ pub enum Message {
     Classes(Change<Arc<str>, EC2NodeClass>),
     /// What the classes offer now.
     Catalogs(Catalogs),
+    /// What one class offers now.
+    Offers(Arc<str>, Catalog),
     /// A workload that admission has seen.
     Intent(Box<Intent>),
     /// The task of a claim (or launch group) has ended.
@@ -236,6 +238,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 self.catalogs = catalogs;
                 self.mark();
             }
+            Message::Offers(class, catalog) => {
+                self.catalogs.insert(class, catalog);
+                self.mark();
+            }
             Message::Intent(intent) => self.announce(&intent),
             Message::Done(name) => {
                 self.busy.remove(&name);
@@ -335,8 +341,19 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         self.just_made
             .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
         let just_made = self.just_made.clone();
-        self.assignments.retain(&snapshot.claims, &|name| just_made.contains_key(name), now);
         self.observe(&snapshot, now);
+        let waiting: BTreeSet<Arc<str>> = snapshot
+            .pods
+            .values()
+            .filter(|pod| pod.waiting())
+            .map(|pod| snapshot.root_of(pod))
+            .collect();
+        let ledger = &self.ledger;
+        let waits = |owner: &str| {
+            waiting.contains(owner) || ledger.get(owner).is_some_and(|r| r.missing() > 0)
+        };
+        let made = |name: &str| just_made.contains_key(name);
+        self.assignments.retain(&snapshot.claims, &made, &waits, now);
         for claim in snapshot.claims.values() {
             let ledger = &self.ledger;
             self.assignments
@@ -410,9 +427,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             self.busy.insert(Arc::clone(&group));
             let class = self.classes.borrow().get(&drafts[0].class.name).cloned();
             let (context, done) = (self.context.clone(), self.outbox.clone());
-            let catalogs = self.catalogs.clone();
+            let offers = self.offers();
             self.spawn(async move {
-                launch::fresh(&context, class, drafts, &catalogs, first).await;
+                launch::fresh(&context, class, drafts, &offers, first).await;
                 // The engine is gone only when the process ends.
                 drop(done.send(Message::Done(group)).await);
             });
@@ -534,12 +551,15 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
+        if !self.catalogs.contains_key(&claim.class.name) {
+            return;
+        }
         let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
         self.busy.insert(Arc::clone(&group));
         let (context, done) = (self.context.clone(), self.outbox.clone());
-        let catalogs = self.catalogs.clone();
+        let offers = self.offers();
         self.spawn(async move {
-            launch::resumed(&context, class, &pool, &members, &group, &catalogs).await;
+            launch::resumed(&context, class, &pool, &members, &group, &offers).await;
             drop(done.send(Message::Done(group)).await);
         });
     }
@@ -579,6 +599,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
             });
         }
+    }
+
+    fn offers(&self) -> launch::Offers {
+        launch::Offers { catalogs: self.catalogs.clone(), tell: self.outbox.clone() }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Clock, Context, Outcome};
+use super::{Clock, Context, Message, Outcome};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
@@ -18,7 +19,7 @@ use crate::model::instance::InstanceType;
 use crate::model::labels::{self, Labels};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
-use crate::plan::provision::{Catalogs, ClaimDraft, LaunchChoice, registration_taints};
+use crate::plan::provision::{Catalog, Catalogs, ClaimDraft, LaunchChoice, registration_taints};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;
 
@@ -50,12 +51,21 @@ struct Group<'a> {
     requests: &'a Resources,
 }
 
+/// What the classes offer, and who is told when that turns out to be wrong.
+#[derive(Clone, Debug)]
+pub struct Offers {
+    /// What the planner knew.
+    pub catalogs: Catalogs,
+    /// The decider.
+    pub tell: mpsc::Sender<Message>,
+}
+
 /// Creates the claims of one group and launches them with one call.
 pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     class: Option<Arc<EC2NodeClass>>,
     drafts: Vec<ClaimDraft>,
-    catalogs: &Catalogs,
+    offers: &Offers,
     first_event: Instant,
 ) {
     let (Some(class), Some(first)) = (class, drafts.first()) else { return };
@@ -92,7 +102,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         requests: &first.requests,
     };
     context.metrics.event_to_launch_seconds.observe(first_event.elapsed().as_secs_f64());
-    launch(context, &mut group, created, catalogs).await;
+    launch(context, &mut group, created, offers).await;
 }
 
 /// Launches what is left of a group that was created before. Instances that an earlier call brought
@@ -103,7 +113,7 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
     pool: &Arc<Pool>,
     members: &[Arc<Claim>],
     id: &str,
-    catalogs: &Catalogs,
+    offers: &Offers,
 ) {
     let Some(class) = class else { return };
     let waiting: Vec<Waiting> = members
@@ -112,7 +122,7 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
         .map(|claim| Waiting { name: Arc::clone(&claim.name), uid: Arc::clone(&claim.uid) })
         .collect();
     let Some(first) = members.first() else { return };
-    let options = options_of(first, catalogs);
+    let options = options_of(first, &offers.catalogs);
     let mut group = Group {
         id,
         size: members.len(),
@@ -124,11 +134,11 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
         requests: &first.requests,
     };
     let waiting = match found(context, id).await {
-        Ok(instances) => hand_out(context, &mut group, waiting, instances, catalogs).await,
+        Ok(instances) => hand_out(context, &mut group, waiting, instances, offers).await,
         Err(error) => return context.record("launch", id, &Outcome::Failed(error.to_string())),
     };
     if !waiting.is_empty() {
-        launch(context, &mut group, waiting, catalogs).await;
+        launch(context, &mut group, waiting, offers).await;
     }
 }
 
@@ -172,7 +182,7 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     group: &mut Group<'_>,
     mut waiting: Vec<Waiting>,
-    catalogs: &Catalogs,
+    offers: &Offers,
 ) {
     let mut backoff = Duration::from_millis(200);
     // A new token is taken only when the old one is known to be used up.
@@ -187,7 +197,10 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
         match context.cloud.launch(&order, context.clock.now()).await {
             Ok(result) => {
                 context.record("launch", group.id, &Outcome::Applied);
-                waiting = hand_out(context, group, waiting, result.instances, catalogs).await;
+                if !result.shortages.is_empty() {
+                    correct(context, group, offers).await;
+                }
+                waiting = hand_out(context, group, waiting, result.instances, offers).await;
                 return no_capacity(
                     context,
                     &waiting,
@@ -196,12 +209,13 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
                 .await;
             }
             Err(CloudError::InsufficientCapacity { message }) => {
+                correct(context, group, offers).await;
                 return no_capacity(context, &waiting, &message).await;
             }
             Err(CloudError::TokenMismatch { .. }) => {
                 generation += 1;
                 let instances = found(context, group.id).await.unwrap_or_default();
-                waiting = hand_out(context, group, waiting, instances, catalogs).await;
+                waiting = hand_out(context, group, waiting, instances, offers).await;
             }
             Err(
                 error @ (CloudError::ClassNotReady { .. }
@@ -228,6 +242,24 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
                 backoff = (backoff * 2).min(MOST_BACKOFF);
             }
         }
+    }
+}
+
+/// Tells the decider what the class offers now that some of it has run short, before the claims go:
+/// what is planned for their pods next must not ask for the same again.
+async fn correct<A, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    group: &Group<'_>,
+    offers: &Offers,
+) {
+    let name = group.class.metadata.name.as_deref().unwrap_or_default();
+    match context.cloud.instance_types(group.class, context.clock.now()).await {
+        Ok(now) => {
+            let catalog = Catalog { types: now.types, volume_price: now.volume_price };
+            // The decider is gone only when the process ends.
+            drop(offers.tell.send(Message::Offers(name.into(), catalog)).await);
+        }
+        Err(error) => context.record("list_types", name, &Outcome::Failed(error.to_string())),
     }
 }
 
@@ -261,7 +293,7 @@ async fn hand_out<A: ApiServer, C: Cloud, K: Clock>(
     group: &mut Group<'_>,
     mut waiting: Vec<Waiting>,
     mut instances: Vec<Instance>,
-    catalogs: &Catalogs,
+    offers: &Offers,
 ) -> Vec<Waiting> {
     instances.retain(|instance| !group.taken.contains(&instance.provider_id));
     instances.sort_by(|a, b| a.provider_id.cmp(&b.provider_id));
@@ -269,7 +301,7 @@ async fn hand_out<A: ApiServer, C: Cloud, K: Clock>(
     instances.truncate(waiting.len());
     group.taken.extend(instances.iter().map(|instance| Arc::clone(&instance.provider_id)));
     let name = group.class.metadata.name.as_deref().unwrap_or_default();
-    let types = catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
+    let types = offers.catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
     let mut writing: FuturesUnordered<_> = waiting
         .iter()
         .zip(&instances)

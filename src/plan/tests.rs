@@ -109,7 +109,8 @@ impl World {
             *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
         }
         self.ledger.observe(snapshot.workloads.values(), &active, self.now);
-        self.assignments.retain(&snapshot.claims, &|_| false, self.now);
+        let waits = |owner: &str| self.ledger.get(owner).is_some_and(|r| r.missing() > 0);
+        self.assignments.retain(&snapshot.claims, &|_| false, &waits, self.now);
         self.plans += 1;
         let settings = Settings { intents: true, improve: 0 };
         let plan = provision(

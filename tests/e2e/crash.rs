@@ -82,7 +82,8 @@ async fn killed_while_nodes_are_ended() -> Result<()> {
         world.scale(&namespace, "web", 0).await?;
         kill_at(&mut world, moment).await.with_context(|| format!("{moment:?}"))?;
         world.empty().await.with_context(|| format!("killed at {moment:?}"))?;
-        let (launched, ended) = (touched(&world, "CreateFleet"), touched(&world, "TerminateInstances"));
+        let (launched, ended) =
+            (touched(&world, "CreateFleet"), touched(&world, "TerminateInstances"));
         ensure!(launched == ended, "{moment:?}: launched {launched:?}, ended {ended:?}");
     }
     world.cloud.journal().ensure_sound()
