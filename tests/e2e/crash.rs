@@ -84,7 +84,8 @@ async fn killed_while_nodes_are_ended() -> Result<()> {
         world.empty().await.with_context(|| format!("killed at {moment:?}"))?;
         let (launched, ended) =
             (touched(&world, "CreateFleet"), touched(&world, "TerminateInstances"));
-        ensure!(launched == ended, "{moment:?}: launched {launched:?}, ended {ended:?}");
+        // An instance may be ended twice, by the one that was killed and the one after it.
+        ensure!(launched.is_subset(&ended), "{moment:?}: launched {launched:?}, ended {ended:?}");
     }
     world.cloud.journal().ensure_sound()
 }
@@ -106,7 +107,8 @@ async fn the_api_server_restarts_while_nodes_are_bought() -> Result<()> {
         world.scale(&namespace, "web", 0).await?;
         world.empty().await.with_context(|| format!("after {signal:?} at {moment:?}"))?;
     }
-    world.provisioner.ensure_running()
+    world.provisioner.ensure_running()?;
+    world.webhook.ensure_running()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +117,7 @@ async fn another_replica_takes_over() -> Result<()> {
     let namespace = world.plane.namespace("replicas").await?;
     world.deploy(&namespace, "web", PODS).await?;
     settled(&world, &namespace).await?;
-    let mut second = world.another("second", &["--identity=second"])?;
+    let mut second = world.another("second")?;
     world.provisioner.kill()?;
     world.deploy(&namespace, "more", PODS).await?;
     world.running(&namespace, 2 * PODS as usize).await?;
