@@ -58,6 +58,8 @@ pub struct Limits {
     pub drain_delay: std::time::Duration,
     /// See [`admission::Settings::certificate_poll`].
     pub certificate_poll: std::time::Duration,
+    /// See [`admission::Settings::max_connection_age`].
+    pub max_connection_age: std::time::Duration,
     /// See [`admission::Settings::strict`].
     pub strict: bool,
 }
@@ -120,6 +122,7 @@ pub async fn serve(
     let settings = admission::Settings {
         drain_delay: options.limits.drain_delay,
         certificate_poll: options.limits.certificate_poll,
+        max_connection_age: options.limits.max_connection_age,
         strict: options.limits.strict,
         ..admission::Settings::new(options.listen, options.metrics_listen, certificate)
     };

@@ -5,5 +5,15 @@
     reason = "tests fail by panicking, and may read the clock to measure"
 )]
 
+mod admission;
+mod audit;
+mod crash;
+mod crds;
+mod direct;
+mod install;
+mod manifests;
 mod provision;
+mod rotation;
+mod shortage;
+mod submit;
 mod world;
