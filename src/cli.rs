@@ -39,6 +39,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     /// Says which nodes manifests would need, what they cost, and which pods fit nowhere
     #[command(after_help = EXIT_CODES)]

@@ -43,13 +43,13 @@ fn classes(input: &Input, errors: &mut Vec<InputError>) {
         }
         let what = "no EC2NodeClass of the input has this name";
         let mut error = FieldError::new("spec.template.spec.nodeClassRef.name", &name.into(), what);
-        error.fix = Some(match nearest(name, given()) {
-            Some(meant) => format!("did you mean {meant}?"),
-            None => {
+        error.fix = Some(nearest(name, given()).map_or_else(
+            || {
                 let given: Vec<&str> = given().collect();
                 format!("add it, or write one of {}", given.join(", "))
-            }
-        });
+            },
+            |meant| format!("did you mean {meant}?"),
+        ));
         errors.push(of_pool(input, &pool.name_any(), &error));
     }
 }

@@ -219,9 +219,11 @@ impl Sorter {
                 self.input.workloads.push((kind, workload));
             }
         } else if kind == "Pod" {
-            self.lenient(subject, value).map(|pod| self.input.pods.push(pod));
+            let pod = self.lenient::<PodWire>(subject, value);
+            self.input.pods.extend(pod);
         } else if kind == "Node" {
-            self.lenient(subject, value).map(|node| self.input.nodes.push(node));
+            let node = self.lenient::<NodeWire>(subject, value);
+            self.input.nodes.extend(node);
         } else if kind == "Namespace" {
             if let Some(meta) = self.lenient::<WithMeta>(subject, value) {
                 let mut labels = meta.metadata.labels;

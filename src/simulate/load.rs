@@ -153,7 +153,7 @@ pub fn read(file: &Path) -> Result<String, InputError> {
             "the file is UTF-16".to_owned()
         } else {
             let at = error.utf8_error().valid_up_to();
-            let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+            let line = bytes[..at].split(|byte| *byte == b'\n').count();
             format!("the file is not UTF-8 text: a byte in line {line} is none")
         };
         InputError::of_file(file, format!("{what}; save it as UTF-8"))
