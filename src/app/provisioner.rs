@@ -98,7 +98,7 @@ pub async fn serve(
     cloud_settings.service_cidr = cloud_settings.service_cidr.or(facts.service_cidr);
     cloud_settings.cluster_dns = cloud_settings.cluster_dns.or(facts.cluster_dns);
     let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
-    let kube = connection.client;
+    let kube = connection.client.clone();
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -111,7 +111,7 @@ pub async fn serve(
         .as_ref()
         .map(|(namespace, name)| Election::new(kube.clone(), namespace, name, &options.identity));
     let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
-    let api = Arc::new(Writer::new(kube.clone(), fence.clone(), &options.identity));
+    let api = Arc::new(Writer::new(&connection, fence.clone(), &options.identity));
     let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone() };
 
     let (outbox, inbox) = mpsc::channel(QUEUE);

@@ -91,6 +91,8 @@ pub struct Engine<A, C, K> {
     ledger: Ledger,
     reservations: watch::Sender<Arc<BTreeMap<reservations::Key, reservations::Entry>>>,
     assignments: Assignments,
+    /// See [`provision::ProvisionPlan::holds`].
+    holds: BTreeSet<Arc<str>>,
     catalogs: Catalogs,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
@@ -131,6 +133,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             ledger: Ledger::default(),
             reservations: watch::Sender::default(),
             assignments: Assignments::default(),
+            holds: BTreeSet::new(),
             catalogs: Catalogs::default(),
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
@@ -345,7 +348,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let waiting: BTreeSet<Arc<str>> = snapshot
             .pods
             .values()
-            .filter(|pod| pod.waiting())
+            .filter(|pod| provision::wants_place(&snapshot, pod))
             .map(|pod| snapshot.root_of(pod))
             .collect();
         let ledger = &self.ledger;
@@ -407,6 +410,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             );
             return;
         }
+        self.holds.clone_from(&plan.holds);
         self.tell_unschedulable(&snapshot, &plan, now);
         if plan.claims.is_empty() {
             return;
@@ -582,15 +586,19 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
             changed
         });
-        // Waiting pods that nothing covers are looked at again, for example after a failed launch.
-        if snapshot.pods.values().any(|pod| pod.waiting()) && self.dirty.is_none() {
+        // With a plan due, what it will place on empty nodes is not known yet.
+        let planned = self.dirty.is_none();
+        // Waiting pods that nothing covers are looked at again, for example after a failed launch;
+        // and nodes that were held for pods, until these have come.
+        let again = || snapshot.pods.values().any(|pod| pod.waiting());
+        if planned && (!self.holds.is_empty() || again()) {
             self.mark();
         }
         let pod_events = &self.pod_events;
         let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
-        let ends = empty::to_end(&snapshot, &self.assignments, &last_pod_event, now);
+        let ends = empty::to_end(&snapshot, &self.assignments, &self.holds, &last_pod_event, now);
         for (claim, reason) in ends {
-            if !self.busy.insert(Arc::clone(&claim.name)) {
+            if (reason == "empty" && !planned) || !self.busy.insert(Arc::clone(&claim.name)) {
                 continue;
             }
             let (context, done) = (self.context.clone(), self.outbox.clone());

@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::client::Connection;
 use super::lease::Fence;
 use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
@@ -22,6 +23,8 @@ use crate::server::{About, ApiError, ApiServer, ConditionUpdate, EventNote, Node
 const MANAGER: &str = "harbinger";
 /// Our finalizer on claims and nodes, Karpenter's so that either can take over.
 pub const FINALIZER: &str = "karpenter.sh/termination";
+/// Annotation with the number of the leader's term, so that it can be told who decided what.
+const TERM: &str = "harbinger.sh/term";
 /// Attempts of a read-modify-write when others write too.
 const ATTEMPTS: usize = 5;
 
@@ -44,6 +47,8 @@ impl From<kube::Error> for ApiError {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    /// See [`Connection::impatient`].
+    impatient: Client,
     fence: Fence,
     /// Name of this process, for Events.
     identity: String,
@@ -51,8 +56,13 @@ pub struct Writer {
 
 impl Writer {
     /// A writer that stops when `fence` falls.
-    pub fn new(client: Client, fence: Fence, identity: &str) -> Self {
-        Self { client, fence, identity: identity.to_owned() }
+    pub fn new(connection: &Connection, fence: Fence, identity: &str) -> Self {
+        Self {
+            client: connection.client.clone(),
+            impatient: connection.impatient.clone(),
+            fence,
+            identity: identity.to_owned(),
+        }
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -127,8 +137,9 @@ impl Writer {
 impl ApiServer for Writer {
     async fn create_claim(&self, claim: Value) -> Result<String, ApiError> {
         self.check()?;
-        let claim: NodeClaim =
+        let mut claim: NodeClaim =
             serde_json::from_value(claim).map_err(|error| ApiError::Invalid(error.to_string()))?;
+        claim.annotations_mut().insert(TERM.to_owned(), self.fence.term().to_string());
         let params =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let created = self.all::<NodeClaim>().create(&params, &claim).await?;
@@ -199,7 +210,7 @@ impl ApiServer for Writer {
 
     async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Pod> = Api::namespaced(self.impatient.clone(), namespace);
         let params = EvictParams { delete_options: Some(of_uid(uid)), ..EvictParams::default() };
         match api.evict(name, &params).await.map_err(ApiError::from) {
             Ok(_) | Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(()),
