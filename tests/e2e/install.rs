@@ -20,7 +20,7 @@ use testbed::process::Process;
 use super::audit::Audit;
 use super::submit::{dry_pod, pod};
 use super::world::DEADLINE;
-use testbed::install::{Chart, NAMESPACE, system_node};
+use testbed::install::{Chart, NAMESPACE, helm_args, system_node};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_harbinger");
 const EXAMPLE: &str = include_str!("../../manifests/example.yaml");
@@ -37,8 +37,7 @@ async fn with_cert_manager_pods_are_judged_and_get_nodes() -> Result<()> {
     let chart = Chart::install(&plane, PROGRAM, &[], &["--wait", "--timeout=60s"]).await?;
     let installed = started.elapsed();
     let mut webhook = chart.run(&plane, "webhook", Vec::new()).await?;
-    let provisioner = chart.run(&plane, "provisioner", cloud.env());
-    let mut provisioner = provisioner.await?;
+    let mut provisioner = chart.run(&plane, "provisioner", cloud.env()).await?;
     let ready = started.elapsed();
 
     let options = BootOptions {
@@ -133,6 +132,11 @@ async fn without_cert_manager_the_webhook_keeps_its_certificate_or_gets_one() ->
     let kept = secrets.get("harbinger-webhook-tls").await?;
     ensure!(kept.data == made.data, "a restart made another certificate");
     judged(&client, &namespace).await.with_context(|| webhook.log_tail(40))?;
+    // An upgrade leaves the authority where the webhook wrote it.
+    let values = ["certificates.mode=selfManaged", "replicas=3"];
+    let upgrade = helm_args("upgrade", &values);
+    plane.helm(&upgrade.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    bundled(&client, &authority.0).await.context("after an upgrade")?;
     quiet(&mut webhook)?;
     quiet(&mut other)?;
     drop((webhook, other));
@@ -193,21 +197,22 @@ async fn judged(client: &Client, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Both registrations trust this authority.
+/// Waits until both registrations trust this authority.
 async fn bundles(client: &Client, authority: &[u8]) -> Result<()> {
-    poll::until("authority in the registrations", DEADLINE, async || {
-        let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
-        let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
-        let mutating = mutating.get("zz-harbinger").await?.webhooks.unwrap_or_default();
-        let validating = validating.get("harbinger").await?.webhooks.unwrap_or_default();
-        let configs = mutating.into_iter().map(|hook| hook.client_config);
-        let configs = configs.chain(validating.into_iter().map(|hook| hook.client_config));
-        let bundles: Vec<_> =
-            configs.map(|config| config.ca_bundle.unwrap_or_default().0).collect();
-        ensure!(bundles.len() == 3 && bundles.iter().all(|b| b == authority), "others are there");
-        Ok(())
-    })
-    .await
+    poll::until("authority in the registrations", DEADLINE, || bundled(client, authority)).await
+}
+
+/// Both registrations trust this authority and no other.
+async fn bundled(client: &Client, authority: &[u8]) -> Result<()> {
+    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    let mutating = mutating.get("zz-harbinger").await?.webhooks.unwrap_or_default();
+    let validating = validating.get("harbinger").await?.webhooks.unwrap_or_default();
+    let configs = mutating.into_iter().map(|hook| hook.client_config);
+    let configs = configs.chain(validating.into_iter().map(|hook| hook.client_config));
+    let bundles: Vec<_> = configs.map(|config| config.ca_bundle.unwrap_or_default().0).collect();
+    ensure!(bundles.len() == 3 && bundles.iter().all(|b| b == authority), "others are there");
+    Ok(())
 }
 
 fn workload(name: &str, replicas: u32) -> String {

@@ -7,9 +7,11 @@
 
 mod admission;
 mod audit;
+mod broken;
 mod crash;
 mod crds;
 mod direct;
+mod door;
 mod install;
 mod manifests;
 mod provision;
