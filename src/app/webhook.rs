@@ -71,6 +71,7 @@ pub struct Limits {
 pub async fn run(options: Options) -> Result<()> {
     let cancel = CancellationToken::new();
     let signals = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
     let (sender, forwarder) = match &options.intent_socket {
         None => (None, None),
@@ -80,11 +81,14 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     let stopped = CancellationToken::new();
+    let tracker = TaskTracker::new();
     if let Some(forwarder) = forwarder {
-        tokio::spawn(forwarder.run(stopped.clone()));
+        tracker.spawn(forwarder.run(stopped.clone()));
     }
     let result = serve(options, sender, cancel).await;
     stopped.cancel();
+    tracker.close();
+    tracker.wait().await;
     result
 }
 

@@ -25,7 +25,7 @@ async fn broken_reviews_are_answered() -> Result<()> {
                 "uid": uid, "operation": "CREATE", "namespace": door.prod,
                 "kind": {"group": "", "version": "v1", "kind": "Pod"},
                 "resource": {"group": "", "version": "v1", "resource": "pods"},
-                "object": app(json!({}), json!({})),
+                "object": app(&json!({}), &json!({})),
             },
         })
     };

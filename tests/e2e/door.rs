@@ -107,12 +107,12 @@ impl Door {
     /// Waits until registrations, policies and namespaces have reached everybody.
     async fn in_force(&self) -> Result<()> {
         poll::until("policies in force", DEADLINE, async || {
-            let refused = dry_pod(&self.client, &self.prod, &app(json!({}), json!({}))).await?;
+            let refused = dry_pod(&self.client, &self.prod, &app(&json!({}), &json!({}))).await?;
             ensure!(refused.code == 422, "{refused:?}");
-            let warned = dry_pod(&self.client, &self.test, &app(json!({}), json!({}))).await?;
+            let warned = dry_pod(&self.client, &self.test, &app(&json!({}), &json!({}))).await?;
             ensure!(warned.warnings.len() == 2, "{warned:?}");
             let labels = json!({"size": "small"});
-            let set = dry_pod(&self.client, &self.prod, &app(labels, json!({}))).await?;
+            let set = dry_pod(&self.client, &self.prod, &app(&labels, &json!({}))).await?;
             ensure!(set.code == 201, "{set:?}");
             Ok(())
         })
@@ -144,7 +144,7 @@ impl Door {
 }
 
 /// A pod of one container.
-pub(crate) fn app(labels: Value, resources: Value) -> Value {
+pub(crate) fn app(labels: &Value, resources: &Value) -> Value {
     let container = json!({"name": "app", "image": "app", "resources": resources});
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app", "labels": labels},
@@ -152,7 +152,7 @@ pub(crate) fn app(labels: Value, resources: Value) -> Value {
     })
 }
 
-pub(crate) fn deployment(name: &str, labels: Value, resources: Value) -> Value {
+pub(crate) fn deployment(name: &str, labels: &Value, resources: &Value) -> Value {
     let mut template = app(labels, resources);
     template["metadata"]["labels"]["app"] = name.into();
     json!({
