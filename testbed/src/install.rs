@@ -7,7 +7,7 @@
 
 mod mount;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -257,11 +257,4 @@ impl Chart {
         });
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
-}
-
-/// The release build of the program, made by `cargo build --release`.
-pub fn released() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| Path::new(REPOSITORY).join("target"), PathBuf::from);
-    target.join("release/harbinger")
 }

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Shows pods that get their nodes, on a real control plane and a played cloud
 #[derive(Debug, Parser)]
 struct Options {
-    /// Program to show; the release build when absent
+    /// Program to show; the one beside the demo when absent
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Pods of the Deployment, 1 cpu and 2 GiB each
@@ -34,8 +34,11 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let program = options.program.unwrap_or_else(testbed::install::released);
-    ensure!(program.exists(), "{} is missing: run `make demo`", program.display());
+    let program = match options.program {
+        Some(program) => program,
+        None => std::env::current_exe()?.with_file_name("harbinger"),
+    };
+    ensure!(program.exists(), "{} is missing; `make demo` builds it", program.display());
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let shown = show::Show {

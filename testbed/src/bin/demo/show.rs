@@ -88,7 +88,11 @@ impl Show {
             .replace("consolidateAfter: 1m", "consolidateAfter: 2s");
         plane.kubectl(&["apply", "-f", "-"], &example).await?;
         let args = ["wait", "--for=condition=Ready", "nodepool/default", "--timeout=60s"];
-        plane.kubectl(&args, "").await.with_context(|| provisioner.log_tail(20))?;
+        if let Err(error) = plane.kubectl(&args, "").await {
+            let args = ["get", "nodepools,ec2nodeclasses", "-o=yaml"];
+            let objects = plane.kubectl(&args, "").await.unwrap_or_default();
+            return Err(error.context(format!("{objects}\n{}", provisioner.log_tail(20))));
+        }
         say("an EC2NodeClass, a NodePool and a RequestPolicy are in force".into());
         let namespace = plane.namespace("shop").await?;
         Ok(Stage {
@@ -166,7 +170,8 @@ async fn refused(stage: &Stage) -> Result<()> {
         Ok(name) => anyhow::bail!("{} was created, which the policy forbids", name.trim()),
         Err(error) => {
             let text = format!("{error:#}");
-            println!("  {}", text.split_once(": ").map_or(&*text, |(_, message)| message));
+            let told = text.split_once(": ").map_or(&*text, |(_, message)| message);
+            told.lines().for_each(|line| println!("  {line}"));
         }
     }
     Ok(())
