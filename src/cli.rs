@@ -6,6 +6,7 @@ pub mod crds;
 pub mod explain;
 #[cfg(feature = "aws")]
 pub mod provisioner;
+pub mod role;
 #[cfg(feature = "aws")]
 pub mod run;
 pub mod simulate;

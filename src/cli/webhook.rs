@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::provisioner::{Excluded, Logging};
+use super::role::{Excluded, Logging};
 use crate::app::certificates::SelfManaged;
 use crate::app::webhook::{self, Certificate, Limits, Options};
 
