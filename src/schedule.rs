@@ -5,21 +5,31 @@
 //! [`check`] judges any solution without sharing code with the packer.
 
 mod bound;
+mod bundle;
+mod buy;
 pub mod check;
 mod compile;
+mod domains;
 mod existing;
+mod feasible;
+mod fill;
+mod host;
 mod improve;
+mod lessons;
+mod lp;
+mod model;
 mod pack;
 pub mod problem;
 pub mod reason;
+mod relax;
 pub mod solution;
 pub mod solve;
-mod spread;
+mod topology;
 mod why;
 
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons};
-pub use solution::{NewNode, OfferingRef, Placement, Solution, Unplaced};
+pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};
 pub use solve::solve;
 
 #[cfg(test)]

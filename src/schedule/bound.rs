@@ -1,6 +1,6 @@
 //! A price that no packing can undercut.
 //!
-//! If each shape has a value such that no node can hold more value than it costs, then the value of
+//! If each group of pods has a value such that no node can hold more value than it costs, then the value of
 //! all demand is a lower bound (linear duality). Values come from a covering program over
 //! resources; then they are scaled until the linear relaxation of the fullest node of each offering
 //! is worth at most its price.
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use microlp::{ComparisonOp, OptimizationDirection, Problem as Lp, SolveOutcome};
 
-use super::compile::Compiled;
+use super::model::Model;
 use crate::model::money::MicroDollarsPerHour;
 
 /// Rounds of tightening; each adds the offerings whose fullest node is worth more than its price.
@@ -17,59 +17,73 @@ const ROUNDS: usize = 60;
 /// Offerings added per round.
 const PER_ROUND: usize = 40;
 
-/// Pods of one node by position in the list of shapes; parts of pods are allowed.
+/// Pods of one node by position in the list of groups; parts of pods are allowed.
 type Mix = Vec<(usize, f64)>;
 
-/// The bound for the demand that new nodes must hold: all of `shapes` but what is in `unplaced`.
+/// Programs with more pairs of group and column than this get the plain bound: what the resources
+/// alone cost.
+const MOST_PAIRS: usize = 20_000;
+
+/// The bound for the demand that new nodes must hold: all of the groups but what is in `unplaced`.
 #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
-pub(super) fn lower_bound(compiled: &Compiled<'_>, unplaced: &[u32]) -> MicroDollarsPerHour {
-    let shapes: Vec<(usize, f64)> = compiled
-        .shapes
+pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDollarsPerHour {
+    let mut counts = vec![0_u32; model.groups.len()];
+    for (item, count) in model.items.iter().zip(&model.counts) {
+        counts[item.group] += count;
+    }
+    let groups: Vec<(usize, f64)> = counts
         .iter()
         .zip(unplaced)
         .enumerate()
-        .map(|(index, (shape, unplaced))| (index, shape.left() - unplaced))
-        .filter(|(_, count)| *count > 0)
-        .map(|(index, count)| (index, f64::from(count)))
+        .map(|(group, (count, unplaced))| (group, f64::from(count.saturating_sub(*unplaced))))
+        .filter(|(_, count)| *count > 0.0)
         .collect();
-    if shapes.is_empty() {
+    if groups.is_empty() {
         return MicroDollarsPerHour::ZERO;
     }
-    // Columns that are alike to all shapes: only the cheapest matters.
+    // Columns that are alike to all groups: only the cheapest matters. Domains are not held against
+    // a plan, since another choice of them might be cheaper.
+    let mut wide: Vec<usize> = groups.iter().map(|(group, _)| model.groups[*group].wide).collect();
+    wide.sort_unstable();
+    wide.dedup();
     let mut best: BTreeMap<(usize, Vec<bool>), usize> = BTreeMap::new();
-    for (index, column) in compiled.columns.iter().enumerate() {
+    for (index, column) in model.compiled.columns.iter().enumerate() {
         let admits: Vec<bool> =
-            shapes.iter().map(|(s, _)| compiled.shapes[*s].columns.contains(index)).collect();
+            wide.iter().map(|set| model.compiled.sets.get(*set).contains(index)).collect();
         if admits.contains(&true) {
             let entry = best.entry((column.room, admits)).or_insert(index);
-            if column.price < compiled.columns[*entry].price {
+            if column.price < model.compiled.columns[*entry].price {
                 *entry = index;
             }
         }
     }
     let columns: Vec<usize> = best.into_values().collect();
-    // Cuts `Σ n_s v_s ≤ price`, one per relaxed fullest node found so far.
+    let mut lower = plain(model, &groups, &columns);
+    let mut rounds = ROUNDS;
+    if groups.len() * columns.len() > MOST_PAIRS {
+        rounds = 0;
+    }
+    // Cuts `Σ n_g v_g ≤ price`, one per relaxed fullest node found so far.
     let mut cuts: Vec<(Mix, f64)> = Vec::new();
-    for (at, (s, _)) in shapes.iter().enumerate() {
+    for (at, (group, count)) in groups.iter().enumerate().filter(|_| rounds > 0) {
         for &column in &columns {
-            let most = fit(compiled, column, *s);
+            let most = fit(model, column, *group).min(*count);
             if most > 0.0 {
-                cuts.push((vec![(at, most)], compiled.columns[column].price as f64));
+                cuts.push((vec![(at, most)], model.compiled.columns[column].price as f64));
             }
         }
     }
-    let mut lower = 0.0_f64;
-    for _ in 0..ROUNDS {
-        let Some(values) = duals(&shapes, &cuts) else { break };
-        let total: f64 = shapes.iter().zip(&values).map(|((_, count), v)| count * v).sum();
+    for _ in 0..rounds {
+        let Some(values) = duals(&groups, &cuts) else { break };
+        let total: f64 = groups.iter().zip(&values).map(|((_, count), v)| count * v).sum();
         let mut worst = 1.0_f64;
         let mut found: Vec<(f64, Mix, f64)> = Vec::new();
         for &column in &columns {
-            let price = compiled.columns[column].price as f64;
-            let Some((worth, mix)) = fullest(compiled, column, &shapes, &values) else { continue };
-            worst = worst.max(worth / price);
+            let price = model.compiled.columns[column].price as f64;
+            let Some((worth, mix)) = fullest(model, column, &groups, &values) else { continue };
+            worst = worst.max(worth / price.max(1.0));
             if worth > price * (1.0 + 1e-7) {
-                found.push((worth / price, mix, price));
+                found.push((worth / price.max(1.0), mix, price));
             }
         }
         // Scaled down by the worst offering the values are feasible.
@@ -85,26 +99,71 @@ pub(super) fn lower_bound(compiled: &Compiled<'_>, unplaced: &[u32]) -> MicroDol
     MicroDollarsPerHour((lower * (1.0 - 1e-9)).floor() as i64)
 }
 
-/// How many pods of a shape a node of the column holds, whole ones.
-#[expect(clippy::cast_precision_loss, reason = "pods on a node")]
-fn fit(compiled: &Compiled<'_>, column: usize, shape: usize) -> f64 {
-    let shape = &compiled.shapes[shape];
-    if !shape.columns.contains(column) {
-        return 0.0;
-    }
-    let mut most = i64::from(shape.per_node.min(shape.left()));
-    for (asked, room) in shape.request.iter().zip(&compiled.rooms[compiled.columns[column].room]) {
-        if *asked > 0 {
-            most = most.min((room / asked).max(0));
-        }
-    }
-    most as f64
+/// What the demand costs if resources could be bought by the drop.
+fn plain(model: &Model<'_, '_>, groups: &[(usize, f64)], columns: &[usize]) -> f64 {
+    let prices = prices(model, groups, columns);
+    let worth = |group: usize| -> f64 {
+        model.groups[group].request.iter().zip(&prices).map(|(one, price)| one * price).sum()
+    };
+    groups.iter().map(|(group, count)| worth(*group) * count).sum::<f64>() * (1.0 - 1e-7)
 }
 
-fn duals(shapes: &[(usize, f64)], cuts: &[(Mix, f64)]) -> Option<Vec<f64>> {
+/// Prices of resources at which no column is worth more than it costs, and the demand the most.
+#[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
+pub(super) fn prices(
+    model: &Model<'_, '_>,
+    groups: &[(usize, f64)],
+    columns: &[usize],
+) -> Vec<f64> {
+    let dims = model.compiled.dims.len();
+    let mut total = vec![0.0_f64; dims];
+    for (group, count) in groups {
+        let request = &model.groups[*group].request;
+        total.iter_mut().zip(request).for_each(|(all, one)| *all += one * count);
+    }
+    let mut lp = Lp::new(OptimizationDirection::Maximize);
+    let vars: Vec<_> = total.iter().map(|_| lp.add_var(1.0, (0.0, f64::INFINITY))).collect();
+    for &column in columns {
+        // Shares of the whole demand keep the program's numbers near one.
+        let room = &model.rooms[model.compiled.columns[column].room];
+        let terms: Vec<_> = (0..dims)
+            .filter(|dim| total[*dim] > 0.0 && room[*dim] > 0.0)
+            .map(|dim| (vars[dim], room[dim] / total[dim]))
+            .collect();
+        lp.add_constraint(&*terms, ComparisonOp::Le, model.compiled.columns[column].price as f64);
+    }
+    // A resource that nobody asks or no column has is worth nothing.
+    for (dim, var) in vars.iter().enumerate() {
+        if total[dim] <= 0.0
+            || columns.iter().all(|c| model.rooms[model.compiled.columns[*c].room][dim] <= 0.0)
+        {
+            lp.add_constraint([(*var, 1.0)], ComparisonOp::Le, 0.0);
+        }
+    }
+    let Some(solution) = solved(&lp) else { return vec![0.0; dims] };
+    let each = vars.iter().zip(&total).map(|(var, total)| solution[*var].max(0.0) / total.max(1.0));
+    each.collect()
+}
+
+/// How many pods of a group a node of the column holds, whole ones.
+fn fit(model: &Model<'_, '_>, column: usize, group: usize) -> f64 {
+    let of = &model.groups[group];
+    if !model.compiled.sets.get(of.wide).contains(column) {
+        return 0.0;
+    }
+    let mut most = f64::from(of.per_node);
+    for (asked, room) in of.request.iter().zip(&model.rooms[model.compiled.columns[column].room]) {
+        if *asked > 0.0 {
+            most = most.min((room / asked).floor().max(0.0));
+        }
+    }
+    most
+}
+
+fn duals(groups: &[(usize, f64)], cuts: &[(Mix, f64)]) -> Option<Vec<f64>> {
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let vars: Vec<_> =
-        shapes.iter().map(|(_, count)| lp.add_var(*count, (0.0, f64::INFINITY))).collect();
+        groups.iter().map(|(_, count)| lp.add_var(*count, (0.0, f64::INFINITY))).collect();
     for (mix, price) in cuts {
         let terms: Vec<_> = mix.iter().map(|(at, n)| (vars[*at], *n)).collect();
         lp.add_constraint(&*terms, ComparisonOp::Le, *price);
@@ -114,31 +173,30 @@ fn duals(shapes: &[(usize, f64)], cuts: &[(Mix, f64)]) -> Option<Vec<f64>> {
 }
 
 /// The most value that a node of the column can hold when pods may be split, and the mix.
-#[expect(clippy::cast_precision_loss, reason = "amounts of one node")]
 fn fullest(
-    compiled: &Compiled<'_>,
+    model: &Model<'_, '_>,
     column: usize,
-    shapes: &[(usize, f64)],
+    groups: &[(usize, f64)],
     values: &[f64],
 ) -> Option<(f64, Mix)> {
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let mut vars = Vec::new();
-    for (at, (s, _)) in shapes.iter().enumerate() {
-        let most = fit(compiled, column, *s);
+    for (at, (group, count)) in groups.iter().enumerate() {
+        let most = fit(model, column, *group).min(*count);
         if most > 0.0 && values[at] > 0.0 {
-            vars.push((at, *s, lp.add_var(values[at], (0.0, most))));
+            vars.push((at, *group, lp.add_var(values[at], (0.0, most))));
         }
     }
     if vars.is_empty() {
         return None;
     }
-    let room = &compiled.rooms[compiled.columns[column].room];
+    let room = &model.rooms[model.compiled.columns[column].room];
     for (dim, room) in room.iter().enumerate() {
         // Shares of the room keep the program's numbers near one.
-        let scale = (*room).max(1) as f64;
+        let scale = room.max(1.0);
         let terms: Vec<_> = vars
             .iter()
-            .map(|(_, s, var)| (*var, compiled.shapes[*s].request[dim] as f64 / scale))
+            .map(|(_, group, var)| (*var, model.groups[*group].request[dim] / scale))
             .filter(|(_, part)| *part > 0.0)
             .collect();
         if !terms.is_empty() {
@@ -151,7 +209,7 @@ fn fullest(
 }
 
 /// The optimum of a linear program, if it has one.
-pub(super) fn solved(lp: &Lp) -> Option<microlp::Solution> {
+fn solved(lp: &Lp) -> Option<microlp::Solution> {
     match lp.solve().ok()? {
         SolveOutcome::Solution(solution) => Some(solution),
         SolveOutcome::Interrupted(_) => None,

@@ -3,6 +3,8 @@
 //! It shares no code with the packer: every constraint is looked up again in the objects of the
 //! problem. It runs in tests, in `simulate`, and before a plan is carried out.
 
+mod binding;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use super::problem::{NodeSlot, PoolSlot, Problem};
 use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::instance::{InstanceType, Offering};
-use crate::model::labels::{self, Labels};
+use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::PodShape;
 use crate::model::requirement::{Requirement, Requirements};
@@ -46,9 +48,21 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
         judge.new_node(index, node);
     }
     judge.limits();
+    judge.gangs();
     judge.money();
-    judge.zone_spread();
+    judge
+        .found
+        .extend(binding::judge(problem, solution).into_iter().map(|(_, violation)| violation));
     judge.found
+}
+
+/// Demands with pods that could not bind, in any order that was tried.
+pub(super) fn unbindable(problem: &Problem, solution: &Solution) -> Vec<usize> {
+    let mut demands: Vec<usize> =
+        binding::judge(problem, solution).into_iter().map(|(demand, _)| demand).collect();
+    demands.sort_unstable();
+    demands.dedup();
+    demands
 }
 
 impl Judge<'_> {
@@ -108,63 +122,20 @@ impl Judge<'_> {
             if let Some(resource) = asked.shortage(&node.free) {
                 self.object(place.clone(), format!("not enough {resource}"));
             }
-            let mut there: Vec<(Arc<PodShape>, u32)> = node.pods.clone();
-            self.together(&place, &mut there, &pods, &node.host_ports);
+            self.ports(&place, &pods, &node.host_ports);
         }
     }
 
-    /// Host ports, anti-affinity and spread over host names among pods of one node.
-    fn together(
-        &mut self,
-        place: &str,
-        there: &mut Vec<(Arc<PodShape>, u32)>,
-        pods: &[(usize, u32)],
-        used_ports: &[crate::model::pod::HostPort],
-    ) {
-        let old = there.len();
+    fn ports(&mut self, place: &str, pods: &[(usize, u32)], used: &[crate::model::pod::HostPort]) {
+        let mut ports = used.to_vec();
         for (demand, count) in pods {
-            there.push((Arc::clone(&self.problem.demands[*demand].shape), *count));
-        }
-        let mut ports = used_ports.to_vec();
-        for (pod, count) in &there[old..] {
+            let pod = &self.problem.demands[*demand].shape;
             for port in &pod.host_ports {
                 if *count > 1 || ports.iter().any(|used| used.conflicts(port)) {
                     self.object(place, format!("host port {} is used twice", port.port));
                 }
             }
             ports.extend(pod.host_ports.iter().cloned());
-        }
-        for (i, (a, a_count)) in there.iter().enumerate() {
-            for (j, (b, _)) in there.iter().enumerate() {
-                if (i < old && j < old) || (i == j && *a_count < 2) {
-                    continue;
-                }
-                for term in
-                    a.pod_anti_affinity.iter().filter(|t| &*t.topology_key == labels::HOSTNAME)
-                {
-                    if means(term, a, b, &self.problem.namespaces) {
-                        self.object(place, "pods that repel each other share it");
-                    }
-                }
-            }
-        }
-        for (pod, _) in &there[old..] {
-            for spread in pod.spread.iter().filter(|s| s.required) {
-                let Some(selector) = &spread.selector else { continue };
-                if &*spread.topology_key != labels::HOSTNAME {
-                    continue;
-                }
-                let count: i64 = there
-                    .iter()
-                    .filter(|(other, _)| {
-                        other.namespace == pod.namespace && selector.matches(&other.labels)
-                    })
-                    .map(|(_, count)| i64::from(*count))
-                    .sum();
-                if count > i64::from(spread.max_skew.max(1)) {
-                    self.object(place, format!("{count} pods of a spread over host names"));
-                }
-            }
         }
     }
 
@@ -195,8 +166,7 @@ impl Judge<'_> {
             }
             last = price;
         }
-        let mut there = Vec::new();
-        self.together(&place, &mut there, &node.pods, &[]);
+        self.ports(&place, &node.pods, &[]);
     }
 
     /// Whether one acceptable offering really holds the node's pods.
@@ -258,6 +228,26 @@ impl Judge<'_> {
         }
     }
 
+    fn gangs(&mut self) {
+        let mut left: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        for demand in &self.problem.demands {
+            if let Some(gang) = demand.gang {
+                left.entry(gang).or_default().1 += u64::from(demand.count);
+            }
+        }
+        for unplaced in &self.solution.unplaced {
+            if let Some(gang) = self.problem.demands.get(unplaced.demand).and_then(|d| d.gang) {
+                left.entry(gang).or_default().0 += u64::from(unplaced.count);
+            }
+        }
+        for (gang, (missing, all)) in left {
+            if missing > 0 && missing < all {
+                let message = format!("{missing} of its {all} pods have no place");
+                self.object(format!("gang {gang}"), message);
+            }
+        }
+    }
+
     fn money(&mut self) {
         let mut total = MicroDollarsPerHour::ZERO;
         for (index, node) in self.solution.new_nodes.iter().enumerate() {
@@ -275,69 +265,6 @@ impl Judge<'_> {
         }
         if self.solution.lower_bound.is_some_and(|bound| bound > self.solution.cost) {
             self.object("the solution", "its cost is below its lower bound");
-        }
-    }
-
-    fn zone_spread(&mut self) {
-        let mut zones: BTreeMap<&str, Vec<(Arc<PodShape>, u32)>> = BTreeMap::new();
-        for (index, node) in self.problem.nodes.iter().enumerate() {
-            let Some(zone) = node.labels.get(labels::ZONE) else { continue };
-            let list = zones.entry(zone).or_default();
-            list.extend(node.pods.iter().cloned());
-            for placement in self.solution.placements.iter().filter(|p| p.node == index) {
-                list.push((
-                    Arc::clone(&self.problem.demands[placement.demand].shape),
-                    placement.count,
-                ));
-            }
-        }
-        for node in &self.solution.new_nodes {
-            let bought =
-                self.problem.pools.get(node.pool).and_then(|slot| look_up(slot, node.choice));
-            let Some((_, bought)) = bought else { continue };
-            for (demand, count) in &node.pods {
-                let pod = Arc::clone(&self.problem.demands[*demand].shape);
-                zones.entry(&bought.zone).or_default().push((pod, *count));
-            }
-        }
-        for (index, demand) in self.problem.demands.iter().enumerate() {
-            let placed =
-                self.solution.new_nodes.iter().any(|n| n.pods.iter().any(|(d, _)| *d == index));
-            let mut constraints = demand.shape.spread.iter();
-            let Some(spread) =
-                constraints.find(|s| s.required && &*s.topology_key == labels::ZONE && placed)
-            else {
-                continue;
-            };
-            let Some(selector) = &spread.selector else { continue };
-            let count = |pods: &Vec<(Arc<PodShape>, u32)>| -> i64 {
-                pods.iter()
-                    .filter(|(pod, _)| {
-                        pod.namespace == demand.shape.namespace && selector.matches(&pod.labels)
-                    })
-                    .map(|(_, n)| i64::from(*n))
-                    .sum()
-            };
-            let counts: Vec<i64> = zones.values().map(count).collect();
-            // Only what this solution adds can be blamed, so zones that were ahead before are left
-            // out: the fullest zone that got a new pod must be within the skew.
-            let own: Vec<i64> = zones
-                .values()
-                .filter(|pods| pods.iter().any(|(pod, _)| Arc::ptr_eq(pod, &demand.shape)))
-                .map(count)
-                .collect();
-            let least = counts.iter().min().copied().unwrap_or(0);
-            let most = own.iter().max().copied().unwrap_or(0);
-            if most - least > i64::from(spread.max_skew)
-                && spread.honor_node_affinity
-                && zones.len() > 1
-            {
-                let narrowed =
-                    demand.shape.node_alternatives().iter().all(|a| a.get(labels::ZONE).is_some());
-                if !narrowed {
-                    self.object(format!("demand {index}"), "the spread over zones is not kept");
-                }
-            }
         }
     }
 }
@@ -406,23 +333,4 @@ fn refuses_node(pod: &PodShape, node: &NodeSlot) -> Vec<String> {
         messages.push("a pod's node affinity is not met".to_owned());
     }
     messages
-}
-
-fn means(
-    term: &crate::model::pod::PodAffinityTerm,
-    owner: &PodShape,
-    other: &PodShape,
-    namespaces: &BTreeMap<Arc<str>, Labels>,
-) -> bool {
-    let by_name = term.namespaces.contains(&other.namespace);
-    let by_label = term.namespace_selector.as_ref().is_some_and(|selector| {
-        namespaces
-            .get(&other.namespace)
-            .map_or_else(|| selector.matches(&Labels::new()), |labels| selector.matches(labels))
-    });
-    let own = term.namespaces.is_empty()
-        && term.namespace_selector.is_none()
-        && owner.namespace == other.namespace;
-    (by_name || by_label || own)
-        && term.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
 }

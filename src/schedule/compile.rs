@@ -3,50 +3,87 @@
 //! Everything that costs string comparisons happens here, once per distinct shape. Packing then
 //! touches integers only.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+use super::feasible::{self, daemon_requests};
+use super::host::{self, Host};
 use super::problem::Problem;
+use super::reason::Reason;
+use super::relax::Want;
+use super::topology::{Rules, Topology};
 use crate::model::instance::InstanceType;
-use crate::model::labels::{self, Labels};
-use crate::model::pod::{PodAffinityTerm, PodShape};
-use crate::model::requirement::{Requirement, Requirements};
+use crate::model::labels;
+use crate::model::pod::{HostPort, NodeTerm, PodShape};
+use crate::model::requirement::Requirements;
 use crate::model::resources::{PODS, Resources};
-use crate::model::taints::untolerated;
+use crate::model::taints::Toleration;
+
+/// Some pods of a demand, with what they ask for in this attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) demand: usize,
+    pub(super) count: u32,
+    pub(super) want: Want,
+}
 
 /// A set of equal pods.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     /// One of them.
     pub(super) pod: Arc<PodShape>,
+    /// Whether it keeps away from taints of effect `PreferNoSchedule`.
+    pub(super) avoids: bool,
     /// Demands that fold into it, with what is still to place of each, in order of position.
     pub(super) demands: Vec<(usize, u32)>,
+    /// Whether its pods are one bundle that must share a node: its count is then 1 or 0.
+    pub(super) whole: bool,
     /// Requests by dimension.
     pub(super) request: Vec<i64>,
-    /// Columns that may host it.
-    pub(super) columns: FixedBitSet,
+    /// Set of columns that may host it, in [`Compiled::sets`].
+    pub(super) columns: usize,
+    /// The same before domains were decided.
+    pub(super) wide: usize,
+    /// Set of nodes that may host it, in [`Compiled::sets`].
+    pub(super) nodes: usize,
+    /// Sets of nodes that its affinity admits and whose taints it tolerates.
+    pub(super) affine: usize,
+    pub(super) tolerated: usize,
     /// Alternatives of node requirements, one of which must hold.
-    pub(super) alternatives: Vec<Requirements>,
-    /// Most pods of the shape on one node.
-    pub(super) per_node: u32,
-    /// Shapes that cannot share a node with it.
-    pub(super) conflicts: FixedBitSet,
+    pub(super) alternatives: Arc<[Requirements]>,
+    /// Rules about other pods.
+    pub(super) rules: Arc<Rules>,
+    /// What it means to other pods of its node.
+    pub(super) host: Host,
     /// Whether requirements name labels that only a pool's choice decides.
     pub(super) custom: bool,
-    /// A hard constraint that this engine does not know.
-    pub(super) unsupported: Option<&'static str>,
+    /// Single domains that were decided: `(key, domain)`.
+    pub(super) pinned: Vec<(usize, usize)>,
+    /// Pods when they were pinned.
+    pub(super) size: u32,
+    /// Why no domain is left for it.
+    pub(super) blocked: Option<Reason>,
+    /// Shapes that were cut from one have the same origin.
+    pub(super) origin: usize,
+    /// Shapes of one admission have the same selector, affinity and tolerations.
+    pub(super) admission: usize,
 }
 
 impl Shape {
-    /// Pods still to place.
+    /// Pods (or bundles) still to place.
     pub(super) fn left(&self) -> u32 {
-        self.demands.iter().map(|(_, count)| count).sum()
+        let left = self.demands.iter().map(|(_, count)| count).sum();
+        if self.whole { u32::min(left, 1) } else { left }
     }
 
-    /// Takes `count` pods from its demands: the first demands first.
+    /// Takes `count` pods from its demands, the first demands first; a bundle is taken whole.
     pub(super) fn take(&mut self, mut count: u32, mut to: impl FnMut(usize, u32)) {
+        if self.whole && count > 0 {
+            count = u32::MAX;
+        }
         for (demand, left) in &mut self.demands {
             let taken = count.min(*left);
             if taken > 0 {
@@ -70,6 +107,41 @@ pub(super) struct Column {
     pub(super) room: usize,
 }
 
+/// Sets of ordinals, each kept once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sets {
+    list: Vec<FixedBitSet>,
+    known: BTreeMap<Vec<usize>, usize>,
+}
+
+impl Sets {
+    pub(super) fn add(&mut self, set: FixedBitSet) -> usize {
+        let next = self.list.len();
+        let mut key = set.as_slice().to_vec();
+        key.push(set.len());
+        let at = *self.known.entry(key).or_insert(next);
+        if at == next {
+            self.list.push(set);
+        }
+        at
+    }
+
+    pub(super) fn get(&self, at: usize) -> &FixedBitSet {
+        &self.list[at]
+    }
+
+    /// Members of a set for which `keep` holds, as a set.
+    pub(super) fn narrow(&mut self, at: usize, keep: impl Fn(usize) -> bool) -> usize {
+        let mut set = self.list[at].clone();
+        let out: Vec<usize> = set.ones().filter(|member| !keep(*member)).collect();
+        if out.is_empty() {
+            return at;
+        }
+        out.into_iter().for_each(|member| set.set(member, false));
+        self.add(set)
+    }
+}
+
 /// What the packer works on.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled<'a> {
@@ -82,21 +154,44 @@ pub(super) struct Compiled<'a> {
     pub(super) rooms: Vec<Vec<i64>>,
     /// DaemonSet requests on it.
     pub(super) daemon_requests: Vec<Resources>,
+    pub(super) sets: Sets,
+    pub(super) topology: Topology,
+    /// Host ports that pods ask for.
+    pub(super) ports: Vec<HostPort>,
+}
+
+/// What decides the columns and nodes of a pod.
+type Admission<'w> = (&'w Requirements, &'w [NodeTerm], &'w [Toleration], bool);
+
+/// What [`Admission`] leads to: sets of columns, of nodes that affinity admits, of nodes whose
+/// taints are tolerated, and of nodes of both kinds.
+#[derive(Clone)]
+struct Admitted {
+    id: usize,
+    columns: usize,
+    affine: usize,
+    tolerated: usize,
+    nodes: usize,
+    alternatives: Arc<[Requirements]>,
+    custom: bool,
 }
 
 impl<'a> Compiled<'a> {
-    pub(super) fn new(problem: &'a Problem) -> Self {
-        let dims = dimensions(problem);
+    pub(super) fn new(problem: &'a Problem, pieces: &[Piece]) -> Self {
         let mut compiled = Self {
             problem,
-            dims,
+            dims: dimensions(problem),
             shapes: Vec::new(),
             columns: Vec::new(),
             rooms: Vec::new(),
             daemon_requests: Vec::new(),
+            sets: Sets::default(),
+            topology: Topology::default(),
+            ports: Vec::new(),
         };
         compiled.add_columns();
-        compiled.add_shapes();
+        compiled.add_shapes(pieces);
+        host::compile(&mut compiled);
         compiled
     }
 
@@ -110,11 +205,28 @@ impl<'a> Compiled<'a> {
         self.dims.iter().map(|name| resources.get(name)).collect()
     }
 
+    /// Columns of a shape.
+    pub(super) fn columns_of(&self, shape: &Shape) -> &FixedBitSet {
+        self.sets.get(shape.columns)
+    }
+
+    /// Whether nodes of the pool and type can meet an alternative, zone and capacity type aside.
+    pub(super) fn template_meets(
+        &self,
+        pool: usize,
+        instance: &InstanceType,
+        alternative: &Requirements,
+    ) -> bool {
+        feasible::template_meets(&self.problem.pools[pool].pool.requirements, instance, alternative)
+    }
+
     fn add_columns(&mut self) {
         for (pool, slot) in self.problem.pools.iter().enumerate() {
             if !slot.pool.ready || slot.pool.fixed {
                 continue;
             }
+            let zones = slot.pool.requirements.get(labels::ZONE);
+            let kinds = slot.pool.requirements.get(labels::CAPACITY_TYPE);
             for (type_index, instance) in slot.types.iter().enumerate() {
                 if slot.pool.requirements.conflict(&instance.requirements).is_some() {
                     continue;
@@ -122,12 +234,9 @@ impl<'a> Compiled<'a> {
                 let room = self.rooms.len();
                 let before = self.columns.len();
                 for (offering_index, offering) in instance.offerings.iter().enumerate() {
-                    let pool_allows = |key: &str, value: &str| {
-                        slot.pool.requirements.get(key).is_none_or(|r| r.allows(value))
-                    };
                     if offering.available
-                        && pool_allows(labels::ZONE, &offering.zone)
-                        && pool_allows(labels::CAPACITY_TYPE, offering.capacity_type.label())
+                        && zones.is_none_or(|r| r.allows(&offering.zone))
+                        && kinds.is_none_or(|r| r.allows(offering.capacity_type.label()))
                     {
                         let price = (offering.price + slot.volume_price).0;
                         self.columns.push(Column { pool, type_index, offering_index, price, room });
@@ -143,54 +252,79 @@ impl<'a> Compiled<'a> {
         }
     }
 
-    fn add_shapes(&mut self) {
-        let visible = visible_keys(self.problem);
-        let mut folded: BTreeMap<PodShape, Vec<(usize, u32)>> = BTreeMap::new();
-        for (index, demand) in self.problem.demands.iter().enumerate() {
-            let mut key = (*demand.shape).clone();
-            key.labels.retain(|label, _| visible.contains(label));
-            if visible.is_empty() {
-                key.namespace = "".into();
+    fn add_shapes(&mut self, pieces: &[Piece]) {
+        let groups = fold(self.problem, pieces);
+        let wants: Vec<&Want> = groups.iter().map(|group| &pieces[group[0]].want).collect();
+        let (topology, rules) = Topology::new(self.problem, &self.columns, &wants);
+        self.topology = topology;
+        let mut cache: BTreeMap<Admission<'_>, Admitted> = BTreeMap::new();
+        for ((group, want), rules) in groups.iter().zip(&wants).zip(rules) {
+            let pod = &want.pod;
+            let key: Admission<'_> =
+                (&pod.node_selector, &pod.required_node_terms, &pod.tolerations, want.avoids);
+            let id = cache.len();
+            let admitted = cache.entry(key).or_insert_with(|| self.admitted(want, id)).clone();
+            let mut demands: Vec<(usize, u32)> = Vec::new();
+            for at in group {
+                let piece = &pieces[*at];
+                match demands.last_mut() {
+                    Some((demand, count)) if *demand == piece.demand => *count += piece.count,
+                    _ => demands.push((piece.demand, piece.count)),
+                }
             }
-            key.volume_claims.clear();
-            folded.entry(key).or_default().push((index, demand.count));
-        }
-        let mut cache: BTreeMap<(Vec<Requirements>, Vec<_>), FixedBitSet> = BTreeMap::new();
-        for (_, demands) in folded {
-            let pod = Arc::clone(&self.problem.demands[demands[0].0].shape);
-            let alternatives = pod.node_alternatives();
-            // A term that names nodes that exist cannot be met by a new one.
-            let mut terms = pod.required_node_terms.iter().filter(|term| !term.is_empty());
-            let open: Vec<Requirements> = alternatives
-                .iter()
-                .filter(|_| {
-                    let name = terms.next().and_then(|term| term.node_name.as_ref());
-                    name.is_none_or(|name| name.finite_values().is_none())
-                })
-                .cloned()
-                .collect();
-            let columns = cache
-                .entry((open.clone(), pod.tolerations.clone()))
-                .or_insert_with(|| self.feasible(&pod, &open))
-                .clone();
-            let custom = alternatives
-                .iter()
-                .flat_map(Requirements::iter)
-                .any(|(key, _)| !labels::is_well_known(key) || &**key == labels::NODEPOOL);
             self.shapes.push(Shape {
                 request: self.vector(&pod.requests),
-                columns,
-                alternatives,
-                per_node: per_node(&pod),
-                conflicts: FixedBitSet::new(),
-                custom,
-                unsupported: unsupported(&pod),
+                pod: Arc::clone(pod),
+                avoids: want.avoids,
                 demands,
-                pod,
+                whole: false,
+                columns: admitted.columns,
+                wide: admitted.columns,
+                nodes: admitted.nodes,
+                affine: admitted.affine,
+                tolerated: admitted.tolerated,
+                alternatives: admitted.alternatives,
+                rules: Arc::new(rules),
+                host: Host::default(),
+                custom: admitted.custom,
+                pinned: Vec::new(),
+                size: 0,
+                blocked: None,
+                origin: 0,
+                admission: admitted.id,
             });
         }
         self.order_shapes();
-        self.add_conflicts();
+    }
+
+    fn admitted(&mut self, want: &Want, id: usize) -> Admitted {
+        let pod = &want.pod;
+        let alternatives: Arc<[Requirements]> = pod.node_alternatives().into();
+        let columns = feasible::columns(self, pod, want.avoids, &alternatives);
+        let columns = self.sets.add(columns);
+        let nodes = &self.problem.nodes;
+        let mut affine = FixedBitSet::with_capacity(nodes.len());
+        let mut tolerated = FixedBitSet::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            affine.set(index, feasible::met_by(pod, &alternatives, node));
+            let repelled = feasible::repelled(&node.taints, pod, want.avoids);
+            tolerated.set(index, repelled.is_none());
+        }
+        let mut both = affine.clone();
+        both.intersect_with(&tolerated);
+        let custom = alternatives
+            .iter()
+            .flat_map(Requirements::iter)
+            .any(|(key, _)| !labels::is_well_known(key) || &**key == labels::NODEPOOL);
+        Admitted {
+            id,
+            columns,
+            affine: self.sets.add(affine),
+            tolerated: self.sets.add(tolerated),
+            nodes: self.sets.add(both),
+            alternatives,
+            custom,
+        }
     }
 
     /// Priority first, then the largest share of the largest room, then the shape itself, so that
@@ -207,231 +341,95 @@ impl<'a> Compiled<'a> {
                 |(amount, most): (&i64, &i64)| i128::from(*amount) * 1_000_000 / i128::from(*most);
             shape.request.iter().zip(&most).map(share).max().unwrap_or(0)
         };
-        self.shapes.sort_by(|a, b| {
-            (b.pod.priority, size(b))
-                .cmp(&(a.pod.priority, size(a)))
-                .then_with(|| a.pod.cmp(&b.pod))
+        // Shapes are in the order of their content, which decides between equals.
+        self.shapes.sort_by_cached_key(|shape| {
+            (std::cmp::Reverse(shape.pod.priority), std::cmp::Reverse(size(shape)))
         });
-    }
-
-    fn add_conflicts(&mut self) {
-        let n = self.shapes.len();
-        let namespaces = &self.problem.namespaces;
-        let mut all = vec![FixedBitSet::with_capacity(n); n];
-        for (i, a) in self.shapes.iter().enumerate() {
-            if a.pod.host_ports.is_empty() && a.pod.pod_anti_affinity.is_empty() {
-                continue;
-            }
-            for (j, b) in self.shapes.iter().enumerate() {
-                if i != j && (ports_clash(&a.pod, &b.pod) || repels(&a.pod, &b.pod, namespaces)) {
-                    all[i].insert(j);
-                    all[j].insert(i);
-                }
-            }
-        }
-        for (shape, conflicts) in self.shapes.iter_mut().zip(all) {
-            shape.conflicts = conflicts;
+        for (at, shape) in self.shapes.iter_mut().enumerate() {
+            shape.origin = at;
         }
     }
-
-    fn feasible(&self, pod: &PodShape, alternatives: &[Requirements]) -> FixedBitSet {
-        let mut bits = FixedBitSet::with_capacity(self.columns.len());
-        let pools: Vec<bool> = self
-            .problem
-            .pools
-            .iter()
-            .map(|slot| untolerated(&slot.pool.taints, &pod.tolerations).is_none())
-            .collect();
-        let mut index = 0;
-        while index < self.columns.len() {
-            // Columns of one pool and type are neighbours.
-            let first = self.columns[index];
-            let end = index
-                + self.columns[index..]
-                    .iter()
-                    .take_while(|column| column.room == first.room)
-                    .count();
-            if pools[first.pool] {
-                let instance = self.instance_type(&first);
-                for alternative in alternatives {
-                    if !self.template_meets(first.pool, instance, alternative) {
-                        continue;
-                    }
-                    for at in index..end {
-                        let offering = &instance.offerings[self.columns[at].offering_index];
-                        let meets = |key: &str, value: &str| {
-                            alternative.get(key).is_none_or(|r| r.allows(value))
-                        };
-                        if meets(labels::ZONE, &offering.zone)
-                            && meets(labels::CAPACITY_TYPE, offering.capacity_type.label())
-                        {
-                            bits.insert(at);
-                        }
-                    }
-                }
-            }
-            index = end;
-        }
-        bits
-    }
-
-    /// Whether nodes of the pool and type can meet an alternative, zone and capacity type aside.
-    pub(super) fn template_meets(
-        &self,
-        pool: usize,
-        instance: &InstanceType,
-        alternative: &Requirements,
-    ) -> bool {
-        template_meets(&self.problem.pools[pool].pool.requirements, instance, alternative)
-    }
-}
-
-/// Whether nodes of a pool with these requirements and of this type can meet an alternative, zone
-/// and capacity type aside. A key that neither defines is open when it is well known.
-pub(super) fn template_meets(
-    pool: &Requirements,
-    instance: &InstanceType,
-    alternative: &Requirements,
-) -> bool {
-    alternative.iter().all(|(key, wanted)| {
-        if matches!(&**key, labels::ZONE | labels::CAPACITY_TYPE) {
-            return true;
-        }
-        match (pool.get(key), instance.requirements.get(key)) {
-            (Some(pool), Some(own)) => {
-                let both = pool.intersect(own);
-                both.intersects(wanted)
-            }
-            (Some(found), None) | (None, Some(found)) => found.intersects(wanted),
-            (None, None) => initial_label(key).map_or(wanted.allows_absent(), |v| wanted.allows(v)),
-        }
-    })
-}
-
-/// Labels that every node of ours gets, whatever its pool.
-fn initial_label(key: &str) -> Option<&'static str> {
-    matches!(key, labels::REGISTERED | labels::INITIALIZED).then_some("true")
 }
 
 fn dimensions(problem: &Problem) -> Vec<Arc<str>> {
-    let mut names = BTreeSet::from([Arc::from(PODS)]);
+    let mut names: BTreeSet<&str> = BTreeSet::from([PODS]);
     for demand in &problem.demands {
-        names.extend(demand.shape.requests.iter().map(|(name, _)| Arc::from(name)));
+        names.extend(demand.shape.requests.iter().map(|(name, _)| name));
     }
-    names.into_iter().collect()
+    names.into_iter().map(Arc::from).collect()
 }
 
-/// What the DaemonSets ask on a node of a pool and type.
-pub(super) fn daemon_requests(
-    problem: &Problem,
-    pool: usize,
-    instance: &InstanceType,
-) -> Resources {
-    let pool = &problem.pools[pool].pool;
-    let mut total = Resources::default();
-    for daemon in &problem.daemons {
-        let fits = untolerated(&pool.taints, &daemon.tolerations).is_none()
-            && daemon.node_alternatives().iter().any(|alternative| {
-                template_meets(&pool.requirements, instance, alternative)
-                    && zones_meet(pool.requirements.get(labels::ZONE), instance, alternative)
-            });
-        if fits {
-            total.add(&daemon.requests);
+/// Positions of pieces that are equal to all rules, in an order that does not depend on the input.
+fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
+    let visible = visible_keys(problem);
+    let seen: Vec<Vec<(&str, &str)>> = pieces
+        .iter()
+        .map(|piece| {
+            let labels = piece.want.pod.labels.iter();
+            labels.map(|(k, v)| (&**k, &**v)).filter(|(k, _)| visible.contains(k)).collect()
+        })
+        .collect();
+    // A selector without keys still looks at namespaces.
+    let blind = visible.is_empty() && !has_rules(problem);
+    let order = |a: usize, b: usize| -> Ordering {
+        let (x, y) = (&pieces[a].want, &pieces[b].want);
+        let (p, q) = (&*x.pod, &*y.pod);
+        p.requests
+            .cmp(&q.requests)
+            .then_with(|| p.priority.cmp(&q.priority))
+            .then_with(|| seen[a].cmp(&seen[b]))
+            .then_with(|| if blind { Ordering::Equal } else { p.namespace.cmp(&q.namespace) })
+            .then_with(|| p.spread.cmp(&q.spread))
+            .then_with(|| p.pod_affinity.cmp(&q.pod_affinity))
+            .then_with(|| p.pod_anti_affinity.cmp(&q.pod_anti_affinity))
+            .then_with(|| p.node_selector.cmp(&q.node_selector))
+            .then_with(|| p.required_node_terms.cmp(&q.required_node_terms))
+            .then_with(|| p.tolerations.cmp(&q.tolerations))
+            .then_with(|| p.host_ports.cmp(&q.host_ports))
+            .then_with(|| x.likes.cmp(&y.likes))
+            .then_with(|| x.avoids.cmp(&y.avoids))
+    };
+    let mut all: Vec<usize> = (0..pieces.len()).collect();
+    all.sort_by(|a, b| order(*a, *b).then(pieces[*a].demand.cmp(&pieces[*b].demand)));
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for at in all {
+        match groups.last_mut() {
+            Some(group) if order(group[0], at) == Ordering::Equal => group.push(at),
+            _ => groups.push(vec![at]),
         }
     }
-    total
+    groups
 }
 
-/// Whether some offering of the type is in a zone that both the pool and the alternative admit.
-fn zones_meet(
-    pool: Option<&Requirement>,
-    instance: &InstanceType,
-    alternative: &Requirements,
-) -> bool {
-    let wanted = alternative.get(labels::ZONE);
-    let wanted_type = alternative.get(labels::CAPACITY_TYPE);
-    instance.offerings.iter().any(|offering| {
-        pool.is_none_or(|r| r.allows(&offering.zone))
-            && wanted.is_none_or(|r| r.allows(&offering.zone))
-            && wanted_type.is_none_or(|r| r.allows(offering.capacity_type.label()))
+/// Whether any pod has a rule about others.
+fn has_rules(problem: &Problem) -> bool {
+    let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
+    problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| {
+        !(pod.spread.is_empty()
+            && pod.pod_affinity.is_empty()
+            && pod.pod_anti_affinity.is_empty()
+            && pod.preferred_pod_terms.is_empty())
     })
 }
 
 /// Labels that some selector looks at; pods that differ only in others are equal.
-fn visible_keys(problem: &Problem) -> BTreeSet<String> {
+fn visible_keys(problem: &Problem) -> BTreeSet<&str> {
     let mut keys = BTreeSet::new();
-    let mut see = |pod: &PodShape| {
-        let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
-        let preferred = pod.preferred_pod_terms.iter().map(|(_, term)| term);
-        let selectors = terms.chain(preferred).filter_map(|term| term.selector.as_ref());
-        for selector in selectors.chain(pod.spread.iter().filter_map(|c| c.selector.as_ref())) {
-            keys.extend(selector.match_labels.keys().cloned());
-            keys.extend(selector.match_expressions.iter().map(|e| e.key.clone()));
-        }
-    };
-    problem.demands.iter().for_each(|demand| see(&demand.shape));
+    for demand in &problem.demands {
+        collect_keys(&demand.shape, &mut keys);
+    }
     for (pod, _) in problem.nodes.iter().flat_map(|node| &node.pods) {
-        see(pod);
+        collect_keys(pod, &mut keys);
     }
     keys
 }
 
-fn per_node(pod: &PodShape) -> u32 {
-    let mut most = if pod.host_ports.is_empty() { u32::MAX } else { 1 };
-    for term in &pod.pod_anti_affinity {
-        if &*term.topology_key == labels::HOSTNAME && selects(term, pod, pod, &BTreeMap::new()) {
-            most = 1;
-        }
+fn collect_keys<'p>(pod: &'p PodShape, keys: &mut BTreeSet<&'p str>) {
+    let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
+    let preferred = pod.preferred_pod_terms.iter().map(|(_, term)| term);
+    let selectors = terms.chain(preferred).filter_map(|term| term.selector.as_ref());
+    for selector in selectors.chain(pod.spread.iter().filter_map(|c| c.selector.as_ref())) {
+        keys.extend(selector.match_labels.keys().map(|key| &**key));
+        keys.extend(selector.match_expressions.iter().map(|e| &*e.key));
     }
-    for spread in &pod.spread {
-        if spread.required && &*spread.topology_key == labels::HOSTNAME {
-            // A node without any of the pods may always exist, so the least count is 0.
-            most = most.min(u32::try_from(spread.max_skew.max(1)).unwrap_or(1));
-        }
-    }
-    most
-}
-
-fn unsupported(pod: &PodShape) -> Option<&'static str> {
-    if !pod.pod_affinity.is_empty() {
-        return Some("required inter-pod affinity");
-    }
-    if pod.pod_anti_affinity.iter().any(|term| &*term.topology_key != labels::HOSTNAME) {
-        return Some("required inter-pod anti-affinity beyond the host name");
-    }
-    let known = [labels::HOSTNAME, labels::ZONE];
-    let odd = |key: &str| !known.contains(&key);
-    if pod.spread.iter().any(|spread| spread.required && odd(&spread.topology_key)) {
-        return Some("topology spread over keys other than zone and host name");
-    }
-    None
-}
-
-/// Whether `term` of `owner` means `other`.
-pub(super) fn selects(
-    term: &PodAffinityTerm,
-    owner: &PodShape,
-    other: &PodShape,
-    namespaces: &BTreeMap<Arc<str>, Labels>,
-) -> bool {
-    let named = if term.namespaces.is_empty() && term.namespace_selector.is_none() {
-        owner.namespace == other.namespace
-    } else {
-        term.namespaces.contains(&other.namespace)
-            || term.namespace_selector.as_ref().is_some_and(|selector| {
-                selector.matches(namespaces.get(&other.namespace).unwrap_or(&Labels::new()))
-            })
-    };
-    named && term.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
-}
-
-/// Whether `a` refuses to share a node with `b`.
-pub(super) fn repels(a: &PodShape, b: &PodShape, namespaces: &BTreeMap<Arc<str>, Labels>) -> bool {
-    a.pod_anti_affinity
-        .iter()
-        .any(|term| &*term.topology_key == labels::HOSTNAME && selects(term, a, b, namespaces))
-}
-
-fn ports_clash(a: &PodShape, b: &PodShape) -> bool {
-    a.host_ports.iter().any(|port| b.host_ports.iter().any(|other| port.conflicts(other)))
 }

@@ -1,19 +1,15 @@
 //! Filling nodes that exist or are on their way.
 
 use super::compile::{Compiled, Shape};
-use super::problem::NodeSlot;
+use super::host::{Host, State};
 use super::solution::Placement;
-use crate::model::pod::{HostPort, PodShape};
-use crate::model::requirement::Requirements;
-use crate::model::taints::untolerated;
+use super::topology::Kind;
 
 /// Room of a node while it is filled.
-struct Room<'a> {
-    slot: &'a NodeSlot,
+struct Room {
+    index: usize,
     free: Vec<i64>,
-    ports: Vec<HostPort>,
-    /// Shapes placed in this solve.
-    placed: Vec<(usize, u32)>,
+    state: State,
 }
 
 /// Places as much as fits, highest priority and largest pods first, on nodes that take pods at
@@ -25,98 +21,129 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
         let node = &problem.nodes[*index];
         (!node.initialized, &node.name, *index)
     });
-    let mut rooms: Vec<(usize, Room<'_>)> = order
+    let mut rooms: Vec<Room> = order
         .into_iter()
-        .map(|index| {
-            let slot = &problem.nodes[index];
-            let free = compiled.dims.iter().map(|name| slot.free.get(name)).collect();
-            (index, Room { slot, free, ports: slot.host_ports.clone(), placed: Vec::new() })
+        .map(|index| Room {
+            index,
+            free: compiled.vector(&problem.nodes[index].free),
+            state: State::of_node(compiled, &compiled.ports, index),
         })
         .collect();
     let mut placements = Vec::new();
-    for s in 0..compiled.shapes.len() {
-        for (index, room) in &mut rooms {
-            let left = compiled.shapes[s].left();
-            if left == 0 {
-                break;
-            }
-            let shape = &compiled.shapes[s];
-            let count = left.min(fits(compiled, shape, s, room));
-            if count == 0 {
+    // Pods that want to be near others come after those.
+    for guests in [false, true] {
+        for s in 0..compiled.shapes.len() {
+            if compiled.shapes[s].host.needs.is_empty() == guests || rooms.is_empty() {
                 continue;
             }
-            for (free, asked) in room.free.iter_mut().zip(&shape.request) {
-                *free -= asked * i64::from(count);
+            if compiled.shapes[s].rules.spreads.iter().any(|spread| spread.key.is_none()) {
+                level(compiled, s, &mut rooms, &mut placements);
+                continue;
             }
-            room.ports.extend(shape.pod.host_ports.iter().cloned());
-            room.placed.push((s, count));
-            compiled.shapes[s].take(count, |demand, count| {
-                placements.push(Placement { node: *index, demand, count });
-            });
+            for room in &mut rooms {
+                let left = compiled.shapes[s].left();
+                if left == 0 {
+                    break;
+                }
+                let count = fits(compiled, &compiled.shapes[s], &room.free, left, room.index);
+                let count = room.state.fit(&compiled.shapes[s].host, count);
+                if count == 0 {
+                    continue;
+                }
+                let host = compiled.shapes[s].host.clone();
+                put(compiled, s, &host, room, count, &mut placements);
+            }
         }
     }
     placements.sort_unstable();
     placements
 }
 
-/// How many pods of a shape the node takes.
-fn fits(compiled: &Compiled<'_>, shape: &Shape, index: usize, room: &Room<'_>) -> u32 {
-    let mut most = shape.per_node;
-    for (free, asked) in room.free.iter().zip(&shape.request) {
+/// How many pods of a shape the node's room takes.
+fn fits(compiled: &Compiled<'_>, shape: &Shape, free: &[i64], left: u32, node: usize) -> u32 {
+    let mut most = i64::from(left);
+    for (free, asked) in free.iter().zip(&shape.request) {
         if *asked > 0 {
-            most = most.min(u32::try_from((free / asked).max(0)).unwrap_or(u32::MAX));
+            if free < asked {
+                return 0;
+            }
+            most = most.min(free / asked);
         }
     }
-    if most == 0
-        || shape.unsupported.is_some()
-        || !admits(&shape.pod, &shape.alternatives, room.slot)
-    {
+    if most == 0 || !compiled.sets.get(shape.nodes).contains(node) {
         return 0;
     }
-    if shape.pod.host_ports.iter().any(|port| room.ports.iter().any(|used| used.conflicts(port))) {
-        return 0;
+    u32::try_from(most).unwrap_or(0)
+}
+
+fn put(
+    compiled: &mut Compiled<'_>,
+    s: usize,
+    host: &Host,
+    room: &mut Room,
+    count: u32,
+    placements: &mut Vec<Placement>,
+) {
+    let shape = &mut compiled.shapes[s];
+    for (free, asked) in room.free.iter_mut().zip(&shape.request) {
+        *free -= asked * i64::from(count);
     }
-    if room.placed.iter().any(|(other, _)| *other != index && shape.conflicts.contains(*other)) {
-        return 0;
-    }
-    let namespaces = &compiled.problem.namespaces;
-    for (pod, _) in &room.slot.pods {
-        if super::compile::repels(&shape.pod, pod, namespaces)
-            || super::compile::repels(pod, &shape.pod, namespaces)
-        {
-            return 0;
+    room.state.add(host, count);
+    let node = room.index;
+    shape.take(count, |demand, count| placements.push(Placement { node, demand, count }));
+}
+
+/// Places pods of a spread over host names where the fewest are, as long as the skew to the node
+/// with the fewest of all allows it. New nodes come later, so they do not count.
+fn level(
+    compiled: &mut Compiled<'_>,
+    s: usize,
+    rooms: &mut [Room],
+    placements: &mut Vec<Placement>,
+) {
+    let shape = compiled.shapes[s].clone();
+    let spreads: Vec<_> =
+        shape.rules.spreads.iter().filter(|spread| spread.key.is_none()).collect();
+    // Who is bound does not mind any more.
+    let mut bound = shape.host.clone();
+    bound.caps.retain(|(counter, _)| spreads.iter().all(|spread| spread.counter != *counter));
+    while compiled.shapes[s].left() > 0 {
+        let mut host = shape.host.clone();
+        for spread in &spreads {
+            let eligible = |node: usize| {
+                (!spread.honor_affinity || compiled.sets.get(shape.affine).contains(node))
+                    && (!spread.honor_taints || compiled.sets.get(shape.tolerated).contains(node))
+            };
+            let counts = rooms.iter().filter(|room| eligible(room.index));
+            let counts: Vec<i64> = counts.map(|room| room.state.count(spread.counter)).collect();
+            let fewest = counts.iter().min().copied().unwrap_or(0);
+            let fewest = if counts.len() < spread.min_domains { 0 } else { fewest };
+            for (counter, cap) in &mut host.caps {
+                if *counter == spread.counter
+                    && compiled.topology.counter(*counter).kind == Kind::Spread
+                {
+                    *cap = spread.skew + fewest;
+                }
+            }
+        }
+        let count_of =
+            |room: &Room| spreads.iter().map(|s| room.state.count(s.counter)).sum::<i64>();
+        let mut order: Vec<usize> = (0..rooms.len()).collect();
+        order.sort_by_key(|at| count_of(&rooms[*at]));
+        let mut placed = false;
+        for at in order {
+            let room = &mut rooms[at];
+            if compiled.shapes[s].left() == 0 {
+                break;
+            }
+            let one = fits(compiled, &shape, &room.free, 1, room.index);
+            if room.state.fit(&host, one) == 1 {
+                put(compiled, s, &bound, room, 1, placements);
+                placed = true;
+            }
+        }
+        if !placed {
+            break;
         }
     }
-    if shape.per_node == u32::MAX {
-        return most;
-    }
-    let there: u32 = room
-        .slot
-        .pods
-        .iter()
-        .filter(|(pod, _)| counted_together(&shape.pod, pod))
-        .map(|(_, count)| *count)
-        .sum();
-    most.min(shape.per_node.saturating_sub(there))
-}
-
-/// Whether a required spread over host names of `pod` counts `other`.
-fn counted_together(pod: &PodShape, other: &PodShape) -> bool {
-    pod.namespace == other.namespace
-        && pod.spread.iter().any(|spread| {
-            spread.required
-                && &*spread.topology_key == crate::model::labels::HOSTNAME
-                && spread.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
-        })
-}
-
-/// Whether taints, selector and affinity admit the pod on the node. `alternatives` are those of the
-/// pod in order, perhaps narrowed.
-pub(super) fn admits(pod: &PodShape, alternatives: &[Requirements], slot: &NodeSlot) -> bool {
-    let mut terms = pod.required_node_terms.iter().filter(|term| !term.is_empty());
-    untolerated(&slot.taints, &pod.tolerations).is_none()
-        && alternatives.iter().any(|alternative| {
-            let name = terms.next().and_then(|term| term.node_name.as_ref());
-            alternative.met_by(&slot.labels) && name.is_none_or(|wanted| wanted.allows(&slot.name))
-        })
 }

@@ -7,26 +7,50 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::fill::Scratch;
+use super::host::State;
 use super::pack::{Open, Packer};
 use super::problem::Options;
 
 /// Nodes taken away in one attempt.
 const MOST_RUINED: usize = 6;
+/// Fruitless attempts after which further ones are hardly worth their time.
+const MOST_FRUITLESS: u32 = 64;
 
 /// Spends `options.improve` attempts.
-pub(super) fn improve(packer: &mut Packer<'_, '_>, options: &Options) {
+pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratch: &mut Scratch) {
+    if options.improve == 0 || packer.open.is_empty() {
+        return;
+    }
+    // What pool a pod is on was decided by weight, so only nodes of one weight change at a time.
+    let compiled = packer.model.compiled;
+    let weight = |column: usize| compiled.problem.pools[compiled.columns[column].pool].pool.weight;
+    let mut weights: Vec<i32> = packer.open.iter().map(|open| weight(open.column)).collect();
+    weights.sort_unstable();
+    weights.dedup();
+    let by_weight: Vec<(i32, Vec<usize>)> = weights
+        .into_iter()
+        .rev()
+        .map(|w| {
+            let columns: Vec<usize> =
+                (0..compiled.columns.len()).filter(|column| weight(*column) == w).collect();
+            (w, packer.model.working(&columns))
+        })
+        .collect();
     let mut rng = Pcg64Mcg::seed_from_u64(options.seed);
     let mut fruitless = 0;
     for _ in 0..options.improve {
-        // After many attempts without success further ones are hardly worth their time.
-        if packer.open.is_empty() || fruitless > 64 {
+        if fruitless > MOST_FRUITLESS {
             return;
         }
+        let at = rng.random_range(0..by_weight.len());
+        let (weight_now, columns) = &by_weight[at];
         let before = packer.cost();
         let mut trial = packer.clone();
-        ruin(&mut trial, &mut rng);
-        recreate(&mut trial);
-        if trial.left == packer.left && trial.cost() < before {
+        ruin(&mut trial, &mut rng, |column| weight(column) == *weight_now);
+        top_up(&mut trial);
+        trial.cover(columns, scratch);
+        if trial.group_left == packer.group_left && trial.cost() < before {
             *packer = trial;
             fruitless = 0;
         } else {
@@ -36,102 +60,95 @@ pub(super) fn improve(packer: &mut Packer<'_, '_>, options: &Options) {
 }
 
 /// Takes away some nodes: often the worst used, sometimes any.
-fn ruin(packer: &mut Packer<'_, '_>, rng: &mut Pcg64Mcg) {
-    let mut order: Vec<usize> = (0..packer.open.len()).collect();
+fn ruin(packer: &mut Packer<'_, '_, '_>, rng: &mut Pcg64Mcg, of: impl Fn(usize) -> bool) {
+    let mut order: Vec<usize> =
+        (0..packer.open.len()).filter(|at| of(packer.open[*at].column)).collect();
     order.shuffle(rng);
     if rng.random_bool(0.5) {
-        order.sort_by_key(|index| used_permille(packer, &packer.open[*index]));
+        order.sort_by_cached_key(|index| used_permille(packer, &packer.open[*index]));
     }
-    let count = rng.random_range(1..=MOST_RUINED);
-    order.truncate(count);
-    for &index in &order {
-        let column = packer.open[index].column;
+    order.truncate(rng.random_range(1..=MOST_RUINED));
+    for index in order {
+        let Open { column, pods, .. } = packer.open[index].clone();
         packer.open[index].copies -= 1;
-        for (shape, n) in packer.open[index].pods.clone() {
-            packer.left[shape] += n;
+        for (item, n) in pods {
+            packer.left[item] += n;
+            packer.group_left[packer.model.items[item].group] += n;
         }
         packer.use_limits(column, -1);
     }
     packer.open.retain(|open| open.copies > 0);
 }
 
-/// Packs what is left, within the pool weights that the pods were on.
-fn recreate(packer: &mut Packer<'_, '_>) {
-    let compiled = packer.compiled;
-    let shapes: Vec<usize> = (0..compiled.shapes.len())
-        .filter(|s| packer.left[*s] > 0 && compiled.shapes[*s].unsupported.is_none())
-        .collect();
-    top_up(packer, &shapes);
-    let weights: std::collections::BTreeSet<i32> =
-        compiled.problem.pools.iter().map(|slot| slot.pool.weight).collect();
-    for weight in weights.into_iter().rev() {
-        let columns: Vec<usize> = (0..compiled.columns.len())
-            .filter(|c| compiled.problem.pools[compiled.columns[*c].pool].pool.weight == weight)
-            .collect();
-        packer.pack(&columns, &shapes);
-    }
-}
-
 /// Puts loose pods into room that open nodes still have.
-fn top_up(packer: &mut Packer<'_, '_>, shapes: &[usize]) {
+fn top_up(packer: &mut Packer<'_, '_, '_>) {
+    let model = packer.model;
+    let loose: Vec<usize> = (0..model.items.len())
+        .filter(|item| packer.left[*item] > 0 && !model.groups[model.items[*item].group].custom)
+        .collect();
     for index in 0..packer.open.len() {
-        if shapes.iter().all(|s| packer.left[*s] == 0) {
-            break;
-        }
-        let open = packer.open[index].clone();
-        let mut pods = open.pods.clone();
-        let mut room = packer.compiled.rooms[packer.compiled.columns[open.column].room].clone();
-        for (s, n) in &pods {
-            for (room, asked) in room.iter_mut().zip(&packer.compiled.shapes[*s].request) {
-                *room -= asked * i64::from(*n);
+        let open = &packer.open[index];
+        let mut room = model.rooms[model.compiled.columns[open.column].room].clone();
+        let mut state = State::default();
+        for (item, n) in &open.pods {
+            let of = &model.items[*item];
+            for (room, asked) in room.iter_mut().zip(&model.groups[of.group].request) {
+                *room -= asked * f64::from(*n);
             }
+            state.add(&of.host, *n);
         }
-        let mut grew = false;
-        for &s in shapes {
-            let shape = &packer.compiled.shapes[s];
-            let clash = pods.iter().any(|(other, _)| shape.conflicts.contains(*other));
-            if shape.custom || clash || !shape.columns.contains(open.column) {
+        let mut pods: Option<Vec<(usize, u32)>> = None;
+        for &item in &loose {
+            let of = &model.items[item];
+            let group = &model.groups[of.group];
+            if packer.left[item] == 0 || !model.compiled.sets.get(group.set).contains(open.column) {
                 continue;
             }
-            let have = pods.iter().find(|(other, _)| *other == s).map_or(0, |(_, n)| *n);
-            let mut fit = packer.left[s].min(shape.per_node.saturating_sub(have));
-            for (asked, room) in shape.request.iter().zip(&room) {
-                if *asked > 0 {
-                    fit = fit.min(u32::try_from((room / asked).max(0)).unwrap_or(u32::MAX));
+            let mut fit = f64::from(packer.left[item]);
+            for (asked, room) in group.request.iter().zip(&room) {
+                if *asked > 0.0 {
+                    fit = fit.min((room / asked).floor());
                 }
             }
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+            let fit = state.fit(&of.host, fit.max(0.0) as u32);
             if fit == 0 {
                 continue;
             }
-            for (room, asked) in room.iter_mut().zip(&shape.request) {
-                *room -= asked * i64::from(fit);
+            for (room, asked) in room.iter_mut().zip(&group.request) {
+                *room -= asked * f64::from(fit);
             }
-            packer.left[s] -= fit;
-            grew = true;
-            match pods.iter_mut().find(|(other, _)| *other == s) {
+            state.add(&of.host, fit);
+            packer.left[item] -= fit;
+            packer.group_left[of.group] -= fit;
+            let pods = pods.get_or_insert_with(|| open.pods.clone());
+            match pods.iter_mut().find(|(other, _)| *other == item) {
                 Some((_, n)) => *n += fit,
-                None => pods.push((s, fit)),
+                None => pods.push((item, fit)),
             }
         }
-        if grew {
+        if let Some(mut pods) = pods {
             pods.sort_unstable();
+            let column = open.column;
             packer.open[index].copies -= 1;
-            packer.open.push(Open { column: open.column, pods, copies: 1 });
+            packer.open.push(Open { column, pods, copies: 1 });
         }
     }
     packer.open.retain(|open| open.copies > 0);
 }
 
 /// How much of its scarcest resource a node uses, in thousandths.
-fn used_permille(packer: &Packer<'_, '_>, open: &Open) -> i64 {
-    let compiled = packer.compiled;
-    let room = &compiled.rooms[compiled.columns[open.column].room];
-    let mut used = vec![0_i64; room.len()];
-    for (s, n) in &open.pods {
-        for (used, asked) in used.iter_mut().zip(&compiled.shapes[*s].request) {
-            *used += asked * i64::from(*n);
-        }
+fn used_permille(packer: &Packer<'_, '_, '_>, open: &Open) -> i64 {
+    let model = packer.model;
+    let room = &model.rooms[model.compiled.columns[open.column].room];
+    let mut most = 0.0_f64;
+    for (dim, room) in room.iter().enumerate().filter(|(_, room)| **room > 0.0) {
+        let asked = |(item, n): &(usize, u32)| {
+            model.groups[model.items[*item].group].request[dim] * f64::from(*n)
+        };
+        most = most.max(open.pods.iter().map(asked).sum::<f64>() / room);
     }
-    let shares = used.iter().zip(room).filter(|(_, room)| **room > 0);
-    shares.map(|(used, room)| used.saturating_mul(1000) / room).max().unwrap_or(0)
+    #[expect(clippy::cast_possible_truncation, reason = "at most a thousand or so")]
+    let permille = (most * 1000.0) as i64;
+    permille
 }

@@ -1,377 +1,406 @@
 //! Buying nodes: which offerings, how many, and which pods on each.
 //!
 //! The packing is a covering problem: patterns (a node with its pods) are chosen so that all demand
-//! is covered at the least price. Shapes are valued by the duals of its linear relaxation, found by
+//! is covered at the least price. Groups are valued by the duals of its linear relaxation, found by
 //! generating patterns; whole copies of the relaxation's patterns are opened, and what is left over
 //! is covered greedily by the best value per dollar.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use microlp::{ComparisonOp, OptimizationDirection, Problem as Lp};
-
-use super::compile::Compiled;
+use super::fill::{Scratch, Start};
+use super::lp::Cover;
+use super::model::{Model, price};
 use crate::model::requirement::Requirements;
 
-/// Rounds of pattern generation; the value of shapes settles within a few.
-const ROUNDS: usize = 12;
-/// Patterns added per round.
+/// Rounds of pattern generation; each prices a part of the columns.
+const ROUNDS: usize = 48;
+/// Parts into which columns are divided.
+const PARTS: usize = 6;
+/// Patterns taken into the basis per round.
 const PER_ROUND: usize = 24;
-/// Above this many shapes the linear program costs more than it saves.
-const MOST_SHAPES_FOR_LP: usize = 400;
+/// Above this many groups the linear program costs more than it saves; so it does where neighbours
+/// matter, since its patterns then find no pods that get along.
+const MOST_GROUPS_FOR_LP: usize = 64;
 
 /// Equal nodes to buy.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
     pub(super) column: usize,
-    /// `(shape, pods of it on each copy)`.
+    /// `(item, pods of it on each copy)`.
     pub(super) pods: Vec<(usize, u32)>,
     pub(super) copies: u32,
 }
 
-/// A way to fill one node.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pattern {
-    pub(super) column: usize,
-    pub(super) pods: Vec<(usize, u32)>,
-    pub(super) value: f64,
-}
-
 /// The state of a packing.
 #[derive(Clone, Debug)]
-pub(super) struct Packer<'a, 'p> {
-    pub(super) compiled: &'a Compiled<'p>,
-    /// Pods of each shape still to place.
+pub(super) struct Packer<'m, 'c, 'p> {
+    pub(super) model: &'m Model<'c, 'p>,
+    /// Pods of each item and group still to place.
     pub(super) left: Vec<u32>,
+    pub(super) group_left: Vec<u32>,
     /// What pool limits leave.
-    pub(super) limits: Vec<BTreeMap<Arc<str>, i64>>,
+    pub(super) limits: Vec<i64>,
     /// Nodes opened.
     pub(super) open: Vec<Open>,
+    /// What a pod of each group is worth, micro-dollars per hour.
+    pub(super) values: Vec<f64>,
 }
 
-impl<'a, 'p> Packer<'a, 'p> {
-    pub(super) fn new(compiled: &'a Compiled<'p>) -> Self {
-        Self {
-            compiled,
-            left: compiled.shapes.iter().map(super::compile::Shape::left).collect(),
-            limits: compiled.problem.pools.iter().map(|slot| slot.remaining.clone()).collect(),
+impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
+    pub(super) fn new(model: &'m Model<'c, 'p>) -> Self {
+        let mut packer = Self {
+            model,
+            left: model.counts.clone(),
+            group_left: vec![0; model.groups.len()],
+            limits: model.remaining(),
             open: Vec::new(),
+            values: vec![0.0; model.groups.len()],
+        };
+        packer.sum_up();
+        packer
+    }
+
+    /// Counts groups anew from their items.
+    pub(super) fn sum_up(&mut self) {
+        self.group_left.fill(0);
+        for (item, left) in self.model.items.iter().zip(&self.left) {
+            self.group_left[item.group] += left;
         }
     }
 
     /// Price of all that is open, micro-dollars per hour.
     pub(super) fn cost(&self) -> i64 {
-        self.open.iter().map(|o| self.compiled.columns[o.column].price * i64::from(o.copies)).sum()
+        let columns = &self.model.compiled.columns;
+        self.open.iter().map(|o| columns[o.column].price * i64::from(o.copies)).sum()
     }
 
-    /// Opens nodes of `columns` for pods of `shapes` until nothing more can be placed.
-    pub(super) fn pack(&mut self, columns: &[usize], shapes: &[usize]) {
-        let columns = self.distinct(columns, shapes);
-        let values = self.values(&columns, shapes);
-        let mut greedy = self.clone();
-        greedy.greedy(&columns, shapes, &values.of_shape);
-        let mut rounded = self.clone();
-        for (pattern, copies) in &values.patterns {
-            rounded.open_copies(pattern, *copies);
+    /// Opens nodes of `columns` until nothing more can be placed.
+    pub(super) fn pack(&mut self, columns: &[usize], scratch: &mut Scratch) {
+        let working = self.model.working(columns);
+        let prices = self.prices(&working);
+        self.seed(&working, &prices, scratch);
+        let patterns = self.value(&working, &prices, scratch);
+        let mut greedy = (self.group_left.iter().filter(|n| **n > 0).count() < 64).then(|| {
+            let mut greedy = self.clone();
+            greedy.cover(&working, scratch);
+            greedy
+        });
+        for (column, counts, copies) in &patterns {
+            self.realize(*column, counts, *copies, scratch);
         }
-        rounded.greedy(&columns, shapes, &values.of_shape);
-        let missing =
-            |packer: &Self| shapes.iter().map(|s| u64::from(packer.left[*s])).sum::<u64>();
-        let better = (missing(&rounded), rounded.cost()) < (missing(&greedy), greedy.cost());
-        *self = if better { rounded } else { greedy };
-    }
-
-    /// Of columns that are alike to all shapes (same room, same shapes admitted) only the cheapest.
-    fn distinct(&self, columns: &[usize], shapes: &[usize]) -> Vec<usize> {
-        let mut best: BTreeMap<(usize, Vec<bool>), usize> = BTreeMap::new();
-        for &column in columns {
-            let admits: Vec<bool> =
-                shapes.iter().map(|s| self.compiled.shapes[*s].columns.contains(column)).collect();
-            if !admits.contains(&true) {
-                continue;
+        self.cover(&working, scratch);
+        if let Some(greedy) = greedy.take() {
+            let missing = |p: &Self| p.group_left.iter().map(|n| u64::from(*n)).sum::<u64>();
+            if (missing(&greedy), greedy.cost()) < (missing(self), self.cost()) {
+                *self = greedy;
             }
-            let all = &self.compiled.columns;
-            let entry = best.entry((all[column].room, admits)).or_insert(column);
-            if (all[column].price, column) < (all[*entry].price, *entry) {
-                *entry = column;
-            }
-        }
-        let mut distinct: Vec<usize> = best.into_values().collect();
-        distinct.sort_unstable();
-        distinct
-    }
-
-    /// Opens the node with the most value per dollar, again and again.
-    fn greedy(&mut self, columns: &[usize], shapes: &[usize], values: &[f64]) {
-        loop {
-            let mut best: Option<(f64, Pattern)> = None;
-            for &column in columns {
-                if self.copies_allowed(column) == 0 {
-                    continue;
-                }
-                let pattern = self.fill(column, shapes, values, &self.left);
-                if pattern.pods.is_empty() {
-                    continue;
-                }
-                #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
-                let ratio = pattern.value / (self.compiled.columns[column].price.max(1) as f64);
-                if best.as_ref().is_none_or(|(most, _)| ratio > *most) {
-                    best = Some((ratio, pattern));
-                }
-            }
-            let Some((_, pattern)) = best else { return };
-            let copies =
-                pattern.pods.iter().map(|(shape, n)| self.left[*shape] / n).min().unwrap_or(0);
-            self.open_copies(&pattern, copies);
         }
     }
 
     /// How many more nodes of a column the pool's limits allow.
-    fn copies_allowed(&self, column: usize) -> u32 {
-        let column = &self.compiled.columns[column];
-        let instance = self.compiled.instance_type(column);
-        self.limits[column.pool]
-            .iter()
-            .map(|(name, remaining)| match &**name {
-                "nodes" => *remaining,
-                name => match instance.capacity.get(name) {
-                    0 => i64::MAX,
-                    each => remaining / each,
-                },
-            })
-            .min()
-            .map_or(u32::MAX, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX))
+    pub(super) fn copies_allowed(&self, column: usize) -> u32 {
+        let uses = self.model.uses[column].iter();
+        let most = uses.map(|(limit, each)| self.limits[*limit] / each).min();
+        most.map_or(u32::MAX, |n| u32::try_from(n.max(0)).unwrap_or(u32::MAX))
     }
 
-    /// Opens up to `copies` nodes of a pattern, as far as demand and limits allow.
-    pub(super) fn open_copies(&mut self, pattern: &Pattern, copies: u32) {
-        let demand = pattern.pods.iter().map(|(shape, n)| self.left[*shape] / n).min().unwrap_or(0);
-        let copies = copies.min(demand).min(self.copies_allowed(pattern.column));
-        if copies == 0 {
-            return;
+    /// Opens up to `copies` nodes with these pods, as far as demand and limits allow.
+    pub(super) fn open_copies(&mut self, column: usize, pods: &[(usize, u32)], copies: u32) -> u32 {
+        let demand = pods.iter().map(|(item, n)| self.left[*item] / n).min().unwrap_or(0);
+        let copies = copies.min(demand).min(self.copies_allowed(column));
+        if copies > 0 {
+            for (item, n) in pods {
+                self.left[*item] -= n * copies;
+                self.group_left[self.model.items[*item].group] -= n * copies;
+            }
+            self.use_limits(column, i64::from(copies));
+            self.open.push(Open { column, pods: pods.to_vec(), copies });
         }
-        for (shape, n) in &pattern.pods {
-            self.left[*shape] -= n * copies;
-        }
-        self.use_limits(pattern.column, i64::from(copies));
-        self.open.push(Open { column: pattern.column, pods: pattern.pods.clone(), copies });
+        copies
     }
 
     /// Counts `copies` nodes of a column against its pool's limits; negative gives back.
     pub(super) fn use_limits(&mut self, column: usize, copies: i64) {
-        let column = &self.compiled.columns[column];
-        let capacity = &self.compiled.instance_type(column).capacity;
-        for (name, remaining) in &mut self.limits[column.pool] {
-            *remaining -= copies * if &**name == "nodes" { 1 } else { capacity.get(name) };
+        for (limit, each) in &self.model.uses[column] {
+            self.limits[*limit] -= each * copies;
         }
     }
 
-    /// Fills one node of a column with at most `left` pods of each shape.
-    ///
-    /// The next pods are always those with the most value for the share of what is left of the
-    /// node, so that shapes that need different resources complement each other.
-    pub(super) fn fill(
-        &self,
+    /// Opens copies of a pattern of groups; each copy finds items that may be neighbours.
+    fn realize(
+        &mut self,
         column: usize,
-        shapes: &[usize],
-        values: &[f64],
-        left: &[u32],
-    ) -> Pattern {
-        let target = &self.compiled.columns[column];
-        let mut room = self.compiled.rooms[target.room].clone();
-        let mut pattern = Pattern { column, ..Pattern::default() };
-        let mut custom = Requirements::new();
-        let mut candidates: Vec<usize> = shapes
-            .iter()
-            .copied()
-            .filter(|s| left[*s] > 0 && self.compiled.shapes[*s].columns.contains(column))
+        counts: &[(usize, u32)],
+        copies: u32,
+        scratch: &mut Scratch,
+    ) {
+        let mut copies = copies;
+        while copies > 0 {
+            self.choose(column, counts, scratch);
+            if scratch.pods.is_empty() {
+                return;
+            }
+            let opened = self.open_copies(column, &scratch.pods, copies);
+            if opened == 0 {
+                return;
+            }
+            copies -= opened;
+        }
+    }
+
+    /// Prices of resources for what is left: what the best column for the whole mix costs, shared
+    /// out over its resources by how much each is the bottleneck. (The exact duals of the plain
+    /// covering program price one resource only where the mix is nearly balanced.)
+    fn prices(&self, columns: &[usize]) -> Vec<f64> {
+        let model = self.model;
+        let mut total = vec![0.0_f64; model.compiled.dims.len()];
+        for (group, left) in model.groups.iter().zip(&self.group_left) {
+            for (all, one) in total.iter_mut().zip(&group.request) {
+                *all += one * f64::from(*left);
+            }
+        }
+        let load = |column: usize, dim: usize| {
+            let room = model.rooms[model.compiled.columns[column].room][dim];
+            if total[dim] > 0.0 { total[dim] / room.max(1.0) } else { 0.0 }
+        };
+        let most =
+            |column: usize| (0..total.len()).map(|dim| load(column, dim)).fold(0.0, f64::max);
+        let best = columns.iter().copied().min_by(|a, b| {
+            let cost = |column: usize| price(model.compiled, column) * most(column);
+            cost(*a).total_cmp(&cost(*b))
+        });
+        let Some(best) = best else { return vec![0.0; total.len()] };
+        let weights: Vec<f64> =
+            (0..total.len()).map(|dim| (load(best, dim) / most(best).max(1e-12)).powi(4)).collect();
+        let sum: f64 = weights.iter().sum::<f64>().max(1e-12);
+        let room = &model.rooms[model.compiled.columns[best].room];
+        let each = weights.iter().zip(room);
+        each.map(|(weight, room)| weight / sum * price(model.compiled, best) / room.max(1.0))
+            .collect()
+    }
+
+    /// What the resources of a pod cost.
+    fn worth(&self, group: usize, prices: &[f64]) -> f64 {
+        self.model.groups[group].request.iter().zip(prices).map(|(one, each)| one * each).sum()
+    }
+
+    /// Opens a node for each pod that tolerates few of its kind beside it, with the room that it
+    /// strands filled by others. These pods decide how many nodes there are, so they come first:
+    /// later nobody would be left to share their nodes.
+    fn seed(&mut self, columns: &[usize], prices: &[f64], scratch: &mut Scratch) {
+        let model = self.model;
+        let seeds: Vec<usize> = (0..model.groups.len())
+            .filter(|group| model.groups[*group].lonely && self.group_left[*group] > 0)
             .collect();
+        if seeds.is_empty() {
+            return;
+        }
+        let values: Vec<f64> =
+            (0..model.groups.len()).map(|group| self.worth(group, prices)).collect();
+        // What a node strands only grows as others are used up, so an old figure is a bound.
+        let mut waste: Vec<(f64, usize, usize)> = Vec::new();
+        let mut alone = vec![usize::MAX; model.groups.len()];
+        for &group in &seeds {
+            alone[group] = model.alone(group, 1, columns).map_or(usize::MAX, |(_, c, _)| c);
+            let set = model.compiled.sets.get(model.groups[group].set);
+            let fits = columns.iter().filter(|column| set.contains(**column));
+            waste.extend(fits.map(|column| (f64::NEG_INFINITY, group, *column)));
+        }
         loop {
-            let mut best: Option<(f64, usize, u32)> = None;
-            candidates.retain(|&s| {
-                let shape = &self.compiled.shapes[s];
-                let have =
-                    pattern.pods.iter().find(|(other, _)| *other == s).map_or(0, |(_, n)| *n);
-                let mut fit = (left[s] - have).min(shape.per_node.saturating_sub(have));
-                let mut share = 0.0;
-                for (asked, room) in shape.request.iter().zip(&room) {
-                    if *asked > 0 {
-                        fit = fit.min(u32::try_from((room / asked).max(0)).unwrap_or(u32::MAX));
-                        #[expect(clippy::cast_precision_loss, reason = "a heuristic weight")]
-                        let part = *asked as f64 / (*room).max(1) as f64;
-                        share += part;
-                    }
-                }
-                if fit == 0
-                    || pattern.pods.iter().any(|(other, _)| shape.conflicts.contains(*other))
+            let total: f64 =
+                values.iter().zip(&self.group_left).map(|(v, n)| v * f64::from(*n)).sum();
+            let nodes: u32 = seeds.iter().map(|seed| self.group_left[*seed]).sum();
+            if nodes == 0 {
+                return;
+            }
+            // Nodes much larger than the average would take what the others need.
+            let most = total / f64::from(nodes) * 2.0;
+            let mut best: Option<(f64, usize)> = None;
+            loop {
+                let open = waste.iter().enumerate().filter(|(_, (_, group, column))| {
+                    self.group_left[*group] > 0
+                        && (price(model.compiled, *column) <= most || alone[*group] == *column)
+                });
+                let Some((at, &(bound, group, column))) =
+                    open.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0))
+                else {
+                    return;
+                };
+                if let Some((least, _)) = best
+                    && bound >= least
                 {
-                    return false;
+                    break;
                 }
-                let density = values[s] / share.max(1e-12);
-                if best.is_none_or(|(most, _, _)| density > most) {
-                    best = Some((density, s, fit));
+                if bound == f64::INFINITY {
+                    break;
                 }
-                true
-            });
-            let Some((_, s, fit)) = best else { break };
-            let shape = &self.compiled.shapes[s];
-            if shape.custom && !self.join(target.pool, column, s, &mut custom) {
-                candidates.retain(|other| *other != s);
-                continue;
+                let worth = if self.copies_allowed(column) == 0 {
+                    0.0
+                } else {
+                    self.fill(column, &values, Start::With(group), scratch)
+                };
+                waste[at].0 = if worth > 0.0 {
+                    (price(model.compiled, column) - worth).max(bound)
+                } else {
+                    f64::INFINITY
+                };
+                if worth > 0.0 && best.is_none_or(|(least, _)| waste[at].0 < least) {
+                    best = Some((waste[at].0, at));
+                    std::mem::swap(&mut scratch.pods, &mut scratch.kept);
+                }
             }
-            // Small steps keep the mix balanced; the last candidate takes all that fits.
-            let step = if candidates.len() == 1 { fit } else { fit.div_ceil(8) };
-            for (room, asked) in room.iter_mut().zip(&shape.request) {
-                *room -= asked * i64::from(step);
-            }
-            pattern.value += values[s] * f64::from(step);
-            match pattern.pods.iter_mut().find(|(other, _)| *other == s) {
-                Some((_, n)) => *n += step,
-                None => pattern.pods.push((s, step)),
+            let Some((_, at)) = best else { return };
+            let pods = std::mem::take(&mut scratch.kept);
+            let opened = self.open_copies(waste[at].2, &pods, u32::MAX);
+            scratch.kept = pods;
+            if opened == 0 {
+                return;
             }
         }
-        pattern.pods.sort_unstable();
-        pattern
     }
 
-    /// Adds what a shape asks of labels that only the choice of the node decides; `false` when
-    /// nobody can meet it together with what is already there.
-    pub(super) fn join(
-        &self,
-        pool: usize,
-        column: usize,
-        shape: usize,
-        custom: &mut Requirements,
-    ) -> bool {
-        let instance = self.compiled.instance_type(&self.compiled.columns[column]);
-        for alternative in &self.compiled.shapes[shape].alternatives {
-            if !self.compiled.template_meets(pool, instance, alternative) {
-                continue;
-            }
-            let mut both = custom.clone();
-            both.extend(alternative);
-            let mut all = both.clone();
-            all.extend(&self.compiled.problem.pools[pool].pool.requirements);
-            let possible = all
-                .iter()
-                .all(|(_, requirement)| !requirement.is_empty() || requirement.allows_absent());
-            if possible {
-                *custom = both;
-                return true;
+    /// Opens the node with the most value per dollar, again and again.
+    pub(super) fn cover(&mut self, columns: &[usize], scratch: &mut Scratch) {
+        let mut values = std::mem::take(&mut self.values);
+        for (group, value) in values.iter_mut().enumerate() {
+            // What the program gives away for nothing must be placed all the same.
+            if self.group_left[group] > 0 && *value <= 0.0 {
+                *value = 1.0;
             }
         }
-        false
-    }
-
-    /// Values of shapes by the linear relaxation, with whole copies of its patterns.
-    fn values(&self, columns: &[usize], shapes: &[usize]) -> Values {
-        let mut of_shape = vec![0.0; self.compiled.shapes.len()];
-        let mut patterns: Vec<Pattern> = Vec::new();
-        let ones = vec![1.0; self.compiled.shapes.len()];
-        // The cheapest way to buy each shape alone is where the values start.
-        for &shape in shapes {
-            let mut best: Option<(f64, Pattern)> = None;
-            for &column in columns {
-                let pattern = self.fill(column, &[shape], &ones, &self.left);
-                let Some((_, n)) = pattern.pods.first() else { continue };
-                let each = price(self, column) / f64::from(*n);
-                if best.as_ref().is_none_or(|(least, _)| each < *least) {
-                    best = Some((each, pattern));
+        // Ratios only fall as demand is met, so an old one is a bound.
+        let mut ratios: Vec<f64> = vec![f64::INFINITY; columns.len()];
+        loop {
+            let mut best: Option<(f64, usize)> = None;
+            let found = loop {
+                let top = (0..columns.len()).max_by(|a, b| {
+                    ratios[*a].total_cmp(&ratios[*b]).then(columns[*b].cmp(&columns[*a]))
+                });
+                let Some(top) = top else { break None };
+                if let Some((ratio, at)) = best
+                    && ratio >= ratios[top]
+                {
+                    break Some(at);
                 }
-            }
-            if let Some((each, pattern)) = best {
-                of_shape[shape] = each;
-                patterns.push(pattern);
-            }
-        }
-        let with_pods: Vec<usize> =
-            shapes.iter().copied().filter(|s| self.left[*s] > 0 && of_shape[*s] > 0.0).collect();
-        if with_pods.len() < 2 || with_pods.len() > MOST_SHAPES_FOR_LP {
-            return Values { of_shape, patterns: Vec::new() };
-        }
-        for _ in 0..ROUNDS {
-            let mut found: Vec<(f64, Pattern)> = columns
-                .iter()
-                .filter_map(|column| {
-                    let pattern = self.fill(*column, &with_pods, &of_shape, &self.left);
-                    let ratio = pattern.value / price(self, *column);
-                    (ratio > 1.0 + 1e-6).then_some((ratio, pattern))
-                })
-                .collect();
-            if found.is_empty() {
+                if ratios[top] <= 0.0 {
+                    break best.map(|(_, at)| at);
+                }
+                let column = columns[top];
+                let worth = if self.copies_allowed(column) == 0 {
+                    0.0
+                } else {
+                    self.fill(column, &values, Start::Even, scratch)
+                };
+                ratios[top] = worth / price(self.model.compiled, column);
+                if worth > 0.0 && best.is_none_or(|(most, _)| ratios[top] > most) {
+                    best = Some((ratios[top], top));
+                    std::mem::swap(&mut scratch.pods, &mut scratch.kept);
+                }
+            };
+            let Some(at) = found else { break };
+            let pods = std::mem::take(&mut scratch.kept);
+            let opened = self.open_copies(columns[at], &pods, u32::MAX);
+            scratch.kept = pods;
+            if opened == 0 {
                 break;
             }
-            found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.column.cmp(&b.1.column)));
-            found.truncate(PER_ROUND);
-            patterns.extend(found.into_iter().map(|(_, pattern)| pattern));
-            let Some(duals) = self.duals(&patterns, &with_pods) else { break };
-            for (shape, value) in with_pods.iter().zip(duals) {
-                of_shape[*shape] = value;
+        }
+        self.values = values;
+    }
+
+    /// Values groups by the linear relaxation; gives its patterns with whole copies.
+    fn value(
+        &mut self,
+        columns: &[usize],
+        prices: &[f64],
+        scratch: &mut Scratch,
+    ) -> Vec<(usize, Vec<(usize, u32)>, u32)> {
+        let model = self.model;
+        let mut rows: Vec<usize> = Vec::new();
+        let mut row_of = vec![usize::MAX; model.groups.len()];
+        let mut singles: Vec<(usize, f64, f64)> = Vec::new();
+        let mut demand: Vec<f64> = Vec::new();
+        let mut patterns: Vec<(usize, Vec<(usize, u32)>)> = Vec::new();
+        self.values.fill(0.0);
+        for (group, left) in self.group_left.iter().enumerate().filter(|(_, left)| **left > 0) {
+            let Some((each, column, fit)) = model.alone(group, *left, columns) else { continue };
+            self.values[group] = each;
+            row_of[group] = rows.len();
+            rows.push(group);
+            demand.push(f64::from(*left));
+            singles.push((patterns.len(), price(model.compiled, column), fit));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+            patterns.push((column, vec![(group, fit as u32)]));
+        }
+        let ruled = rows.iter().any(|group| model.groups[*group].ruled);
+        if ruled || rows.len() > MOST_GROUPS_FOR_LP {
+            for group in rows {
+                let worth = self.worth(group, prices);
+                if worth > 0.0 {
+                    self.values[group] = worth;
+                }
+            }
+            return Vec::new();
+        }
+        if rows.len() < 2 {
+            return Vec::new();
+        }
+        let mut cover = Cover::new(&demand, &singles);
+        let mut values = std::mem::take(&mut self.values);
+        let mut hot = vec![false; columns.len()];
+        let mut fruitless = 0;
+        let parts = if columns.len() < 40 { 1 } else { PARTS };
+        for round in 0..ROUNDS {
+            let mut found: Vec<(f64, usize, Vec<(usize, u32)>)> = Vec::new();
+            for (at, &column) in columns.iter().enumerate() {
+                if at % parts != round % parts && !hot[at] {
+                    continue;
+                }
+                let worth = self.fill(column, &values, Start::Empty, scratch);
+                let ratio = worth / price(model.compiled, column);
+                hot[at] = ratio > 1.0 + 1e-4;
+                if hot[at] {
+                    found.push((ratio, at, scratch.counts()));
+                }
+            }
+            if found.is_empty() {
+                fruitless += 1;
+                if fruitless >= parts {
+                    break;
+                }
+                continue;
+            }
+            fruitless = 0;
+            found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            for (_, at, counts) in found.into_iter().take(PER_ROUND) {
+                let column: Vec<(usize, f64)> =
+                    counts.iter().map(|(group, n)| (row_of[*group], f64::from(*n))).collect();
+                if cover.enter(patterns.len(), price(model.compiled, columns[at]), &column) {
+                    patterns.push((columns[at], counts));
+                }
+            }
+            for (row, value) in cover.values().iter().enumerate() {
+                values[rows[row]] = value.max(0.0);
             }
         }
-        let copies = self.relaxed(&patterns, &with_pods).unwrap_or_default();
-        let patterns = patterns.into_iter().zip(copies).filter(|(_, copies)| *copies > 0).collect();
-        Values { of_shape, patterns }
-    }
-
-    /// `max Σ left·v` such that no pattern is worth more than its price.
-    fn duals(&self, patterns: &[Pattern], shapes: &[usize]) -> Option<Vec<f64>> {
-        let mut lp = Lp::new(OptimizationDirection::Maximize);
-        let vars: Vec<_> = shapes
-            .iter()
-            .map(|s| lp.add_var(f64::from(self.left[*s]), (0.0, f64::INFINITY)))
-            .collect();
-        for pattern in patterns {
-            let terms: Vec<_> = pattern
-                .pods
-                .iter()
-                .filter_map(|(s, n)| {
-                    Some((vars[shapes.iter().position(|o| o == s)?], f64::from(*n)))
-                })
-                .collect();
-            lp.add_constraint(&*terms, ComparisonOp::Le, price(self, pattern.column));
+        self.values = values;
+        let mut chosen: Vec<(usize, Vec<(usize, u32)>, u32)> = Vec::new();
+        for (name, amount) in cover.patterns() {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+            let copies = (amount + 1e-6).clamp(0.0, 1e9).floor() as u32;
+            if copies > 0 {
+                let (column, counts) = &patterns[name];
+                chosen.push((*column, counts.clone(), copies));
+            }
         }
-        let solution = super::bound::solved(&lp)?;
-        Some(vars.iter().map(|var| solution[*var].max(0.0)).collect())
+        // A basic pattern of great amount goes first, so that neighbours are easy to find.
+        chosen.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| (a.0, &a.1).cmp(&(b.0, &b.1))));
+        chosen
     }
 
-    /// `min Σ price·x` such that the patterns cover the demand; whole parts of `x`.
-    fn relaxed(&self, patterns: &[Pattern], shapes: &[usize]) -> Option<Vec<u32>> {
-        let mut lp = Lp::new(OptimizationDirection::Minimize);
-        let vars: Vec<_> = patterns
-            .iter()
-            .map(|p| lp.add_var(price(self, p.column), (0.0, f64::INFINITY)))
-            .collect();
-        for s in shapes {
-            let terms: Vec<_> = patterns
-                .iter()
-                .zip(&vars)
-                .filter_map(|(pattern, var)| {
-                    let (_, n) = pattern.pods.iter().find(|(shape, _)| shape == s)?;
-                    Some((*var, f64::from(*n)))
-                })
-                .collect();
-            lp.add_constraint(&*terms, ComparisonOp::Ge, f64::from(self.left[*s]));
-        }
-        let solution = super::bound::solved(&lp)?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "bounded by demand"
-        )]
-        let whole = |x: f64| (x + 1e-6).clamp(0.0, 1e9).floor() as u32;
-        Some(vars.iter().map(|var| whole(solution[*var])).collect())
+    /// Adds what an item asks of labels that only the choice of the node decides; `false` when
+    /// nobody can meet it together with what is already there.
+    pub(super) fn join(&self, column: usize, item: usize, custom: &mut Requirements) -> bool {
+        let compiled = self.model.compiled;
+        let shape = self.model.items[item].shapes[0];
+        super::fill::join(compiled, column, shape, custom)
     }
-}
-
-struct Values {
-    /// Micro-dollars per hour that a pod of each shape is worth.
-    of_shape: Vec<f64>,
-    /// Patterns with whole copies to open.
-    patterns: Vec<(Pattern, u32)>,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
-fn price(packer: &Packer<'_, '_>, column: usize) -> f64 {
-    packer.compiled.columns[column].price.max(1) as f64
 }

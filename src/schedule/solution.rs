@@ -14,6 +14,8 @@ pub struct Solution {
     pub new_nodes: Vec<NewNode>,
     /// Pods that fit nowhere, with the reasons.
     pub unplaced: Vec<Unplaced>,
+    /// Preferences that were given up so that pods have a place.
+    pub relaxed: Vec<Relaxed>,
     /// Price of the new nodes with their volumes.
     pub cost: MicroDollarsPerHour,
     /// A price that no solution can undercut, where [`Options::bound`](super::Options) asked.
@@ -69,4 +71,33 @@ pub struct Unplaced {
     pub count: u32,
     /// Why.
     pub reasons: Reasons,
+}
+
+/// Pods of one demand for which a preference was given up.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Relaxed {
+    /// Position in [`Problem::demands`](super::Problem::demands).
+    pub demand: usize,
+    /// How many.
+    pub count: u32,
+    /// What was given up.
+    pub preference: Preference,
+}
+
+/// One preference of a pod.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Preference {
+    /// Preferred pod affinity: position in
+    /// [`PodShape::preferred_pod_terms`](crate::model::pod::PodShape::preferred_pod_terms).
+    PodAffinity(usize),
+    /// Preferred pod anti-affinity, position as above.
+    PodAntiAffinity(usize),
+    /// Preferred node affinity: position in
+    /// [`PodShape::preferred_node_terms`](crate::model::pod::PodShape::preferred_node_terms).
+    NodeAffinity(usize),
+    /// Spread with `ScheduleAnyway`: position in
+    /// [`PodShape::spread`](crate::model::pod::PodShape::spread).
+    Spread(usize),
+    /// Taints of effect `PreferNoSchedule`.
+    Taints,
 }

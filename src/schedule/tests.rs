@@ -6,6 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+
+mod rules;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -315,16 +317,6 @@ fn custom_labels_that_exclude_each_other_split_nodes() {
     assert_eq!(solution.new_nodes.len(), 2);
     let team = solution.new_nodes[0].requirements.get("team").unwrap();
     assert!(team.single().is_some());
-}
-
-#[test]
-fn what_is_not_supported_is_said() {
-    let affinity = r#""affinity":{"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"topology.kubernetes.io/zone","labelSelector":{}}]}}"#;
-    let problem = problem(
-        &[(1, pod(&format!("{},{affinity}", requests("1", "1Gi")), ""))],
-        vec![on_demand()],
-    );
-    assert!(show(&problem, &solved(&problem)).contains("not supported yet"));
 }
 
 type Damage = Box<dyn Fn(&mut Solution)>;

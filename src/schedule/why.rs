@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compile::{Compiled, Shape, daemon_requests};
+use super::compile::{Compiled, Shape};
+use super::feasible::{daemon_requests, repelled};
 use super::problem::{NodeSlot, PoolSlot};
 use super::reason::{Reason, Reasons};
+use super::topology::Kind;
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::requirement::Requirements;
 use crate::model::resources::Resources;
-use crate::model::taints::untolerated;
 
 /// The reasons of a shape of which pods are left.
 pub(super) fn reasons(
@@ -19,10 +20,6 @@ pub(super) fn reasons(
     limits: &[BTreeMap<Arc<str>, i64>],
 ) -> Reasons {
     let mut reasons = Reasons::default();
-    if let Some(feature) = shape.unsupported {
-        reasons.pools.push((String::new(), Reason::Unsupported { feature: feature.to_owned() }));
-        return reasons;
-    }
     let problem = compiled.problem;
     if problem.pools.is_empty() {
         reasons.pools.push((String::new(), Reason::NoPool));
@@ -39,7 +36,7 @@ pub(super) fn reasons(
     }
     let mut by_reason: BTreeMap<Reason, u32> = BTreeMap::new();
     for node in &problem.nodes {
-        *by_reason.entry(of_node(shape, node)).or_insert(0) += 1;
+        *by_reason.entry(of_node(compiled, shape, node)).or_insert(0) += 1;
     }
     let mut counted: Vec<(u32, Reason)> = by_reason.into_iter().map(|(r, n)| (n, r)).collect();
     counted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
@@ -58,7 +55,7 @@ fn of_pool(
     if !pool.ready {
         return Reason::PoolNotReady;
     }
-    if let Some(taint) = untolerated(&pool.taints, &shape.pod.tolerations) {
+    if let Some(taint) = repelled(&pool.taints, &shape.pod, shape.avoids) {
         return Reason::Taint { taint: taint.to_string() };
     }
     let meets = |instance: &InstanceType| {
@@ -75,8 +72,9 @@ fn of_pool(
     }
     let large: Vec<&&Arc<InstanceType>> =
         labelled.iter().filter(|i| shape.pod.requests.fits(&room(compiled, index, i))).collect();
-    let buyable: Vec<usize> = shape
-        .columns
+    let buyable: Vec<usize> = compiled
+        .sets
+        .get(shape.wide)
         .ones()
         .filter(|c| compiled.columns[*c].pool == index)
         .filter(|c| {
@@ -113,10 +111,35 @@ fn of_pool(
             return Reason::Limit { resource: name.to_string(), remaining: *remaining };
         }
     }
-    match shape.pod.spread.iter().find(|spread| spread.required) {
-        Some(spread) => Reason::Spread { key: spread.topology_key.to_string() },
-        None => Reason::NoOffering { types: Vec::new() },
+    // Pods alone would fit, so it is other pods that they mind, or that mind them.
+    shape.blocked.clone().or_else(|| rule(compiled, shape)).unwrap_or(Reason::NoOffering {
+        types: large.iter().take(5).map(|i| i.name.to_string()).collect(),
+    })
+}
+
+/// The first rule about other pods.
+fn rule(compiled: &Compiled<'_>, shape: &Shape) -> Option<Reason> {
+    let pod = &shape.pod;
+    let name = |key: Option<usize>| match key {
+        Some(key) => compiled.topology.keys[key].name.to_string(),
+        None => labels::HOSTNAME.to_owned(),
+    };
+    if let Some(near) = shape.rules.near.first() {
+        return Some(Reason::PodAffinity { key: name(near.key) });
     }
+    if let Some(spread) = pod.spread.first() {
+        return Some(Reason::Spread { key: spread.topology_key.to_string() });
+    }
+    if let Some(term) = pod.pod_anti_affinity.first() {
+        return Some(Reason::PodAntiAffinity { key: term.topology_key.to_string() });
+    }
+    let repelled = shape
+        .rules
+        .matched
+        .iter()
+        .map(|counter| compiled.topology.counter(*counter))
+        .find(|counter| counter.kind == Kind::Anti);
+    repelled.map(|counter| Reason::PodAntiAffinity { key: name(counter.key) })
 }
 
 fn room(compiled: &Compiled<'_>, pool: usize, instance: &InstanceType) -> Resources {
@@ -198,8 +221,8 @@ fn values_of<'a>(types: impl Iterator<Item = &'a Arc<InstanceType>>, key: &str) 
     }
 }
 
-fn of_node(shape: &Shape, node: &NodeSlot) -> Reason {
-    if let Some(taint) = untolerated(&node.taints, &shape.pod.tolerations) {
+fn of_node(compiled: &Compiled<'_>, shape: &Shape, node: &NodeSlot) -> Reason {
+    if let Some(taint) = repelled(&node.taints, &shape.pod, shape.avoids) {
         return Reason::Taint { taint: taint.to_string() };
     }
     if let Some(reason) = node_unmet(&shape.alternatives, node) {
@@ -213,13 +236,11 @@ fn of_node(shape: &Shape, node: &NodeSlot) -> Reason {
     if let Some(port) = clash {
         return Reason::HostPort { port: port.port };
     }
-    match shape.pod.pod_anti_affinity.first() {
-        Some(term) => Reason::PodAntiAffinity { key: term.topology_key.to_string() },
-        None => match shape.pod.spread.iter().find(|spread| spread.required) {
-            Some(spread) => Reason::Spread { key: spread.topology_key.to_string() },
-            None => Reason::Room { resource: "room, other pods of the plan took it".to_owned() },
-        },
-    }
+    shape
+        .blocked
+        .clone()
+        .or_else(|| rule(compiled, shape))
+        .unwrap_or(Reason::Room { resource: "room, other pods of the plan took it".to_owned() })
 }
 
 fn node_unmet(alternatives: &[Requirements], node: &NodeSlot) -> Option<Reason> {

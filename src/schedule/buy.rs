@@ -1,0 +1,261 @@
+//! From a packing to nodes to buy: what would do as well, requirements, pods by demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::compile::Compiled;
+use super::fill::join;
+use super::model::Model;
+use super::pack::Open;
+use super::reason::Reason;
+use super::solution::{NewNode, OfferingRef, Solution};
+use crate::model::labels;
+use crate::model::requirement::{Requirement, Requirements};
+
+/// Turns open nodes into [`NewNode`]s.
+pub(super) struct Buyer<'m, 'c, 'p> {
+    model: &'m Model<'c, 'p>,
+    /// Pods still to place of each shape, by demand.
+    pub(super) left: Vec<Vec<(usize, u32)>>,
+    /// Shapes whose nodes were refused, and why.
+    pub(super) short: BTreeMap<usize, Reason>,
+    /// Columns of each pool, cheapest first.
+    by_price: Vec<Vec<usize>>,
+    /// By limit: how much larger than the choice an acceptable type may be, so that the limit holds
+    /// even where each node gets its largest type.
+    slack: Vec<i64>,
+    /// Requirements by pool and acceptable columns.
+    known: BTreeMap<(usize, Vec<usize>), (Vec<OfferingRef>, Requirements, Option<Reason>)>,
+}
+
+impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
+    pub(super) fn new(model: &'m Model<'c, 'p>, limits: &[i64], open: &[Open]) -> Self {
+        let compiled = model.compiled;
+        let mut by_price: Vec<Vec<usize>> = vec![Vec::new(); compiled.problem.pools.len()];
+        for (index, column) in compiled.columns.iter().enumerate() {
+            by_price[column.pool].push(index);
+        }
+        for columns in &mut by_price {
+            columns.sort_unstable_by_key(|index| (compiled.columns[*index].price, *index));
+        }
+        let mut nodes = vec![0_i64; compiled.problem.pools.len()];
+        for node in open {
+            nodes[compiled.columns[node.column].pool] += i64::from(node.copies);
+        }
+        let slack = model
+            .limits
+            .iter()
+            .zip(limits)
+            .map(|((pool, _), left)| left.max(&0) / nodes[*pool].max(1));
+        Self {
+            model,
+            left: compiled.shapes.iter().map(|shape| shape.demands.clone()).collect(),
+            short: BTreeMap::new(),
+            slack: slack.collect(),
+            by_price,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Turns equal nodes into one [`NewNode`] each, with their pods by demand.
+    pub(super) fn buy(&mut self, open: &Open, solution: &mut Solution) {
+        let compiled = self.model.compiled;
+        let column = compiled.columns[open.column];
+        let slot = &compiled.problem.pools[column.pool];
+        let columns = self.acceptable(open);
+        let custom: Vec<usize> = open
+            .pods
+            .iter()
+            .map(|(item, _)| self.model.items[*item].shapes[0])
+            .filter(|shape| compiled.shapes[*shape].custom)
+            .collect();
+        let key = (column.pool, columns);
+        if !self.known.contains_key(&key) {
+            let offerings: Vec<OfferingRef> =
+                key.1.iter().map(|c| offering(compiled, *c)).collect();
+            let requirements = requirements(compiled, column.pool, &offerings);
+            let short = min_values(compiled, column.pool, &offerings);
+            self.known.insert(key.clone(), (offerings, requirements, short));
+        }
+        let (acceptable, requirements, short) = &self.known[&key];
+        if let Some(reason) = short {
+            let shapes = open.pods.iter().flat_map(|(item, _)| &self.model.items[*item].shapes);
+            self.short.extend(shapes.map(|shape| (*shape, reason.clone())));
+            return;
+        }
+        let mut requirements = requirements.clone();
+        add_custom(compiled, open.column, &custom, &mut requirements);
+        let choice = acceptable.first().copied().unwrap_or_else(|| offering(compiled, open.column));
+        let bought = &slot.types[choice.type_index].offerings[choice.offering_index];
+        let first = key.1.first().copied().unwrap_or(open.column);
+        let daemons = &compiled.daemon_requests[compiled.columns[first].room];
+        for _ in 0..open.copies {
+            let mut pods: Vec<(usize, u32)> = Vec::with_capacity(open.pods.len());
+            let mut requested = daemons.clone();
+            for (item, count) in &open.pods {
+                let mut count = *count;
+                for shape in &self.model.items[*item].shapes {
+                    let whole = compiled.shapes[*shape].whole;
+                    for (demand, left) in &mut self.left[*shape] {
+                        let taken = if whole { *left } else { count.min(*left) };
+                        if taken > 0 && count > 0 {
+                            *left -= taken;
+                            pods.push((*demand, taken));
+                            if !whole {
+                                count -= taken;
+                            }
+                        }
+                    }
+                    if whole {
+                        count = count.saturating_sub(1);
+                    }
+                    if count == 0 {
+                        break;
+                    }
+                }
+            }
+            pods.sort_unstable();
+            pods.dedup_by(|b, a| {
+                a.0 == b.0 && {
+                    a.1 += b.1;
+                    true
+                }
+            });
+            for (demand, count) in &pods {
+                let of = &compiled.problem.demands[*demand].shape.requests;
+                if *count == 1 {
+                    requested.add(of);
+                } else {
+                    requested.add(&of.times(i64::from(*count)));
+                }
+            }
+            solution.new_nodes.push(NewNode {
+                pool: column.pool,
+                choice,
+                price: bought.price + slot.volume_price,
+                acceptable: acceptable.clone(),
+                requirements: requirements.clone(),
+                pods,
+                requested,
+            });
+        }
+    }
+
+    /// Columns of the same pool that hold the same pods, cheapest first, of at most `max_types`
+    /// types. The first is what is bought.
+    fn acceptable(&self, open: &Open) -> Vec<usize> {
+        let compiled = self.model.compiled;
+        let choice = compiled.columns[open.column];
+        let mut need = vec![0_i64; compiled.dims.len()];
+        let mut sets: Vec<usize> = Vec::with_capacity(open.pods.len());
+        for (item, count) in &open.pods {
+            let of = &self.model.items[*item];
+            for (need, asked) in need.iter_mut().zip(&compiled.shapes[of.shapes[0]].request) {
+                *need += asked * i64::from(*count);
+            }
+            sets.push(self.model.groups[of.group].set);
+        }
+        sets.sort_unstable();
+        sets.dedup();
+        let chosen = &compiled.instance_type(&choice).capacity;
+        let most = compiled.problem.options.max_types.max(1);
+        let mut types: BTreeSet<usize> = BTreeSet::new();
+        let mut kept = Vec::new();
+        for &index in &self.by_price[choice.pool] {
+            let column = &compiled.columns[index];
+            let fits = compiled.rooms[column.room]
+                .iter()
+                .zip(&need)
+                .all(|(room, need)| *need <= 0 || need <= room);
+            if !fits || !sets.iter().all(|set| compiled.sets.get(*set).contains(index)) {
+                continue;
+            }
+            // Whatever type is launched in the end, the limits must hold.
+            let within = self.model.uses[index].iter().all(|(limit, each)| {
+                let name = &*self.model.limits[*limit].1;
+                name == "nodes" || *each <= chosen.get(name).saturating_add(self.slack[*limit])
+            });
+            if !within {
+                continue;
+            }
+            if types.contains(&column.type_index) || types.len() < most {
+                types.insert(column.type_index);
+                kept.push(index);
+            } else if types.len() >= most && column.price > choice.price {
+                break;
+            }
+        }
+        kept
+    }
+}
+
+fn offering(compiled: &Compiled<'_>, column: usize) -> OfferingRef {
+    let column = compiled.columns[column];
+    OfferingRef { type_index: column.type_index, offering_index: column.offering_index }
+}
+
+/// Requirements of a claim: the pool's, and the acceptable offerings.
+fn requirements(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]) -> Requirements {
+    let slot = &compiled.problem.pools[pool];
+    let mut all = slot.pool.requirements.clone();
+    let mut lists: BTreeMap<&str, BTreeSet<Arc<str>>> = BTreeMap::new();
+    for offering in acceptable {
+        let instance = &slot.types[offering.type_index];
+        let bought = &instance.offerings[offering.offering_index];
+        for (key, value) in [
+            (labels::INSTANCE_TYPE, Arc::clone(&instance.name)),
+            (labels::ZONE, Arc::clone(&bought.zone)),
+            (labels::CAPACITY_TYPE, Arc::from(bought.capacity_type.label())),
+        ] {
+            lists.entry(key).or_default().insert(value);
+        }
+    }
+    for (key, values) in lists {
+        all.insert(key, Requirement::one_of(values));
+    }
+    all
+}
+
+/// Adds what pods ask of labels that only the choice of the node decides.
+fn add_custom(
+    compiled: &Compiled<'_>,
+    column: usize,
+    shapes: &[usize],
+    requirements: &mut Requirements,
+) {
+    let mut custom = Requirements::new();
+    for shape in shapes {
+        join(compiled, column, *shape, &mut custom);
+    }
+    for (key, requirement) in custom.iter() {
+        if !labels::is_well_known(key) {
+            requirements.insert(key, requirement.clone());
+        }
+    }
+}
+
+/// Why the acceptable types do not meet the pool's `minValues`, if they do not.
+fn min_values(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]) -> Option<Reason> {
+    let slot = &compiled.problem.pools[pool];
+    for (key, requirement) in slot.pool.requirements.iter() {
+        let Some(wanted) = requirement.min_values else { continue };
+        let mut values: BTreeSet<Arc<str>> = BTreeSet::new();
+        for offering in acceptable {
+            let instance = &slot.types[offering.type_index];
+            let bought = &instance.offerings[offering.offering_index];
+            match &**key {
+                labels::ZONE => values.extend([Arc::clone(&bought.zone)]),
+                labels::CAPACITY_TYPE => values.extend([Arc::from(bought.capacity_type.label())]),
+                key => {
+                    let own = instance.requirements.get(key).and_then(Requirement::finite_values);
+                    values.extend(own.into_iter().flatten().cloned());
+                }
+            }
+        }
+        let found = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        if found < wanted {
+            return Some(Reason::MinValues { key: key.to_string(), wanted, found });
+        }
+    }
+    None
+}

@@ -1,0 +1,144 @@
+//! Which columns and nodes a pod admits, rules about other pods aside.
+
+use fixedbitset::FixedBitSet;
+
+use super::compile::Compiled;
+use super::problem::{NodeSlot, Problem};
+use crate::model::instance::InstanceType;
+use crate::model::labels;
+use crate::model::pod::PodShape;
+use crate::model::requirement::{Requirement, Requirements};
+use crate::model::resources::Resources;
+use crate::model::taints::{Taint, untolerated};
+
+/// The taint that keeps a pod away; those of effect `PreferNoSchedule` only where it `avoids` them.
+pub(super) fn repelled<'t>(taints: &'t [Taint], pod: &PodShape, avoids: bool) -> Option<&'t Taint> {
+    untolerated(taints, &pod.tolerations).or_else(|| {
+        let soft = taints.iter().filter(|taint| avoids && !taint.repels());
+        soft.into_iter().find(|taint| !pod.tolerations.iter().any(|t| t.tolerates(taint)))
+    })
+}
+
+/// Columns that the pod admits under one of `alternatives`.
+pub(super) fn columns(
+    compiled: &Compiled<'_>,
+    pod: &PodShape,
+    avoids: bool,
+    alternatives: &[Requirements],
+) -> FixedBitSet {
+    let mut bits = FixedBitSet::with_capacity(compiled.columns.len());
+    let pools: Vec<bool> = compiled
+        .problem
+        .pools
+        .iter()
+        .map(|slot| repelled(&slot.pool.taints, pod, avoids).is_none())
+        .collect();
+    // A term that names nodes that exist cannot be met by a new one.
+    let mut terms = pod.required_node_terms.iter().filter(|term| !term.is_empty());
+    let open: Vec<&Requirements> = alternatives
+        .iter()
+        .filter(|_| {
+            let name = terms.next().and_then(|term| term.node_name.as_ref());
+            name.is_none_or(|name| name.finite_values().is_none())
+        })
+        .collect();
+    let mut index = 0;
+    while index < compiled.columns.len() {
+        // Columns of one pool and type are neighbours.
+        let first = compiled.columns[index];
+        let same = compiled.columns[index..].iter().take_while(|c| c.room == first.room).count();
+        let end = index + same;
+        if pools[first.pool] {
+            let instance = compiled.instance_type(&first);
+            for alternative in &open {
+                if !compiled.template_meets(first.pool, instance, alternative) {
+                    continue;
+                }
+                let zone = alternative.get(labels::ZONE);
+                let kind = alternative.get(labels::CAPACITY_TYPE);
+                for at in index..end {
+                    let offering = &instance.offerings[compiled.columns[at].offering_index];
+                    if zone.is_none_or(|r| r.allows(&offering.zone))
+                        && kind.is_none_or(|r| r.allows(offering.capacity_type.label()))
+                    {
+                        bits.insert(at);
+                    }
+                }
+            }
+        }
+        index = end;
+    }
+    bits
+}
+
+/// Whether selector and affinity admit the pod on a node. `alternatives` are the pod's, in order.
+pub(super) fn met_by(pod: &PodShape, alternatives: &[Requirements], slot: &NodeSlot) -> bool {
+    let mut terms = pod.required_node_terms.iter().filter(|term| !term.is_empty());
+    alternatives.iter().any(|alternative| {
+        let name = terms.next().and_then(|term| term.node_name.as_ref());
+        alternative.met_by(&slot.labels) && name.is_none_or(|wanted| wanted.allows(&slot.name))
+    })
+}
+
+/// Whether nodes of a pool with these requirements and of this type can meet an alternative, zone
+/// and capacity type aside. A key that neither defines is open when it is well known.
+pub(super) fn template_meets(
+    pool: &Requirements,
+    instance: &InstanceType,
+    alternative: &Requirements,
+) -> bool {
+    alternative.iter().all(|(key, wanted)| {
+        if matches!(&**key, labels::ZONE | labels::CAPACITY_TYPE) {
+            return true;
+        }
+        match (pool.get(key), instance.requirements.get(key)) {
+            (Some(pool), Some(own)) => {
+                let both = pool.intersect(own);
+                both.intersects(wanted)
+            }
+            (Some(found), None) | (None, Some(found)) => found.intersects(wanted),
+            (None, None) => initial_label(key).map_or(wanted.allows_absent(), |v| wanted.allows(v)),
+        }
+    })
+}
+
+/// Labels that every node of ours gets, whatever its pool.
+fn initial_label(key: &str) -> Option<&'static str> {
+    matches!(key, labels::REGISTERED | labels::INITIALIZED).then_some("true")
+}
+
+/// What the DaemonSets ask on a node of a pool and type.
+pub(super) fn daemon_requests(
+    problem: &Problem,
+    pool: usize,
+    instance: &InstanceType,
+) -> Resources {
+    let pool = &problem.pools[pool].pool;
+    let mut total = Resources::default();
+    for daemon in &problem.daemons {
+        let fits = untolerated(&pool.taints, &daemon.tolerations).is_none()
+            && daemon.node_alternatives().iter().any(|alternative| {
+                template_meets(&pool.requirements, instance, alternative)
+                    && zones_meet(pool.requirements.get(labels::ZONE), instance, alternative)
+            });
+        if fits {
+            total.add(&daemon.requests);
+        }
+    }
+    total
+}
+
+/// Whether some offering of the type is in a zone that both the pool and the alternative admit.
+fn zones_meet(
+    pool: Option<&Requirement>,
+    instance: &InstanceType,
+    alternative: &Requirements,
+) -> bool {
+    let wanted = alternative.get(labels::ZONE);
+    let wanted_type = alternative.get(labels::CAPACITY_TYPE);
+    instance.offerings.iter().any(|offering| {
+        pool.is_none_or(|r| r.allows(&offering.zone))
+            && wanted.is_none_or(|r| r.allows(&offering.zone))
+            && wanted_type.is_none_or(|r| r.allows(offering.capacity_type.label()))
+    })
+}

@@ -1,0 +1,259 @@
+//! What an attempt teaches the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::compile::{Compiled, Piece};
+use super::domains::Caps;
+use super::problem::Problem;
+use super::reason::{Reason, Reasons};
+use super::relax::{self, Want};
+use super::solution::{Preference, Relaxed, Solution, Unplaced};
+use super::solve::gang_reasons;
+
+/// Attempts that may be spent on giving up preferences one by one; then all of the pods that are
+/// still without a place are given up at once.
+const MOST_STEPS: u32 = 24;
+/// Attempts that may be spent on other shares of domains; then pods whose shares do not come true go
+/// without a place.
+const MOST_DOMAINS: u32 = 12;
+/// Gangs that are left behind one by one; then all that do not fit are.
+const MOST_GANGS: u32 = 16;
+
+/// What is known before an attempt.
+pub(super) struct Lessons<'a> {
+    problem: &'a Problem,
+    /// Preferences of each demand in the order in which they are given up.
+    steps: Vec<Vec<Preference>>,
+    /// Pods of each demand by the number of preferences given up.
+    levels: Vec<BTreeMap<usize, u32>>,
+    caps: Caps,
+    /// Gangs left behind.
+    behind: BTreeSet<u32>,
+    /// Demands whose rules could not be kept in any order of binding.
+    refused: BTreeSet<usize>,
+    spent: u32,
+    domains: u32,
+    bare: bool,
+}
+
+impl<'a> Lessons<'a> {
+    pub(super) fn new(problem: &'a Problem) -> Self {
+        let soft = |taints: &[crate::model::taints::Taint]| taints.iter().any(|t| !t.repels());
+        let soft_taints = problem.pools.iter().any(|slot| soft(&slot.pool.taints))
+            || problem.nodes.iter().any(|node| soft(&node.taints));
+        let respect = problem.options.respect_preferences;
+        let steps: Vec<Vec<Preference>> =
+            problem.demands.iter().map(|demand| relax::steps(&demand.shape, soft_taints)).collect();
+        let levels = problem
+            .demands
+            .iter()
+            .zip(&steps)
+            .map(|(demand, steps)| {
+                BTreeMap::from([(if respect { 0 } else { steps.len() }, demand.count)])
+            })
+            .collect();
+        Self {
+            problem,
+            steps,
+            levels,
+            caps: Caps::new(),
+            behind: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            spent: 0,
+            domains: 0,
+            bare: false,
+        }
+    }
+
+    /// What domains can take.
+    pub(super) fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// What to place in the next attempt.
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        let mut pieces = Vec::with_capacity(self.levels.len());
+        for (demand, levels) in self.levels.iter().enumerate() {
+            let of = &self.problem.demands[demand];
+            let behind = of.gang.is_some_and(|gang| self.behind.contains(&gang));
+            if behind || self.refused.contains(&demand) {
+                continue;
+            }
+            for (level, count) in levels.iter().filter(|(_, count)| **count > 0) {
+                let want: Want = relax::want(&of.shape, &self.steps[demand], *level);
+                pieces.push(Piece { demand, count: *count, want });
+            }
+        }
+        pieces
+    }
+
+    /// Leaves out pods that could not bind in a finished plan; `false` when there are none.
+    pub(super) fn refuse(&mut self, stuck: &[usize]) -> bool {
+        for demand in stuck {
+            match self.problem.demands[*demand].gang {
+                Some(gang) => self.behind.insert(gang),
+                None => self.refused.insert(*demand),
+            };
+        }
+        self.caps.clear();
+        self.domains = 0;
+        !stuck.is_empty()
+    }
+
+    /// Whether another attempt may do better. `left` are the pods (or bundles) of each shape that
+    /// have no place.
+    pub(super) fn learn(&mut self, compiled: &Compiled<'_>, left: &[u32]) -> bool {
+        if left.iter().all(|left| *left == 0) {
+            return false;
+        }
+        let mut missing: BTreeMap<usize, u32> = BTreeMap::new();
+        for (shape, left) in compiled.shapes.iter().zip(left) {
+            let mut left = if shape.whole && *left > 0 { u32::MAX } else { *left };
+            // The last demands of a shape go without.
+            for (demand, count) in shape.demands.iter().rev() {
+                let mine = left.min(*count);
+                left -= mine;
+                if mine > 0 {
+                    *missing.entry(*demand).or_insert(0) += mine;
+                }
+            }
+        }
+        self.relax(&missing)
+            || self.close(compiled, left)
+            || self.strip()
+            || self.leave_behind(&missing)
+    }
+
+    /// Gives up one preference of each pod without a place.
+    fn relax(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
+        let mut changed = false;
+        for (&demand, &count) in missing {
+            let steps = self.steps[demand].len();
+            let mut count = count;
+            for level in 0..steps {
+                let here = self.levels[demand].get(&level).copied().unwrap_or(0);
+                let moved = here.min(count);
+                if moved == 0 {
+                    continue;
+                }
+                count -= moved;
+                let to = if self.spent < MOST_STEPS { level + 1 } else { steps };
+                self.levels[demand].insert(level, here - moved);
+                *self.levels[demand].entry(to).or_insert(0) += moved;
+                changed = true;
+                if to == level + 1 {
+                    // What moved one step must not move again in this round.
+                    break;
+                }
+            }
+        }
+        if changed {
+            self.spent += 1;
+            self.caps.clear();
+            self.domains = 0;
+        }
+        changed
+    }
+
+    /// Remembers how many pods domains could take. Shares that did not come true may have tipped
+    /// other rules, so a plan with such shares is never kept.
+    fn close(&mut self, compiled: &Compiled<'_>, left: &[u32]) -> bool {
+        let mut changed = false;
+        // A share may be cut again by another key, so its parts are summed up.
+        let mut shares: BTreeMap<(usize, usize, usize), (u32, u32)> = BTreeMap::new();
+        for (shape, left) in compiled.shapes.iter().zip(left).filter(|(shape, _)| !shape.whole) {
+            for (key, domain) in &shape.pinned {
+                let share = shares.entry((shape.origin, *key, *domain)).or_default();
+                share.0 += shape.size;
+                share.1 += *left;
+            }
+        }
+        for ((origin, key, domain), (size, left)) in shares {
+            if left == 0 {
+                continue;
+            }
+            if self.domains < MOST_DOMAINS {
+                self.caps.insert((origin, key, domain), size.saturating_sub(left));
+            } else {
+                let all = 0..=compiled.topology.keys[key].domains.len();
+                self.caps.extend(all.map(|domain| ((origin, key, domain), 0)));
+            }
+            changed = true;
+        }
+        self.domains += u32::from(changed);
+        changed
+    }
+
+    /// Gives up all preferences of all pods: somebody's wish may be what is in another's way.
+    fn strip(&mut self) -> bool {
+        if self.bare {
+            return false;
+        }
+        self.bare = true;
+        let mut changed = false;
+        for ((levels, steps), demand) in
+            self.levels.iter_mut().zip(&self.steps).zip(&self.problem.demands)
+        {
+            let all = BTreeMap::from([(steps.len(), demand.count)]);
+            levels.retain(|_, count| *count > 0);
+            if *levels != all {
+                *levels = all;
+                changed = true;
+            }
+        }
+        if changed {
+            self.caps.clear();
+            self.domains = 0;
+        }
+        changed
+    }
+
+    /// Leaves the gang of least priority behind of those that do not fit as a whole.
+    fn leave_behind(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
+        let demands = &self.problem.demands;
+        let mut failed: Vec<(i32, u32)> = missing
+            .keys()
+            .filter_map(|demand| Some((demands[*demand].shape.priority, demands[*demand].gang?)))
+            .filter(|(_, gang)| !self.behind.contains(gang))
+            .collect();
+        failed.sort_unstable();
+        let count = if self.behind.len() < MOST_GANGS as usize { 1 } else { failed.len() };
+        let new: Vec<u32> = failed.into_iter().map(|(_, gang)| gang).take(count).collect();
+        self.behind.extend(&new);
+        !new.is_empty()
+    }
+
+    /// Says what was given up and who was left behind.
+    pub(super) fn report(&self, solution: &mut Solution) {
+        for (demand, of) in self.problem.demands.iter().enumerate() {
+            if of.gang.is_some_and(|gang| self.behind.contains(&gang)) && of.count > 0 {
+                let (count, reasons) = (of.count, gang_reasons());
+                solution.unplaced.push(Unplaced { demand, count, reasons });
+            }
+            if self.refused.contains(&demand) && of.count > 0 {
+                let feature =
+                    "a set of rules about other pods that depend on each other".to_owned();
+                let reasons = Reasons {
+                    pools: vec![(String::new(), Reason::Unsupported { feature })],
+                    nodes: Vec::new(),
+                };
+                solution.unplaced.push(Unplaced { demand, count: of.count, reasons });
+            }
+            if !self.problem.options.respect_preferences {
+                continue;
+            }
+            let steps = &self.steps[demand];
+            for (at, preference) in steps.iter().enumerate() {
+                let given_up = self.levels[demand].range(at + 1..).map(|(_, count)| count).sum();
+                if given_up > 0 {
+                    solution.relaxed.push(Relaxed {
+                        demand,
+                        count: given_up,
+                        preference: *preference,
+                    });
+                }
+            }
+        }
+        solution.unplaced.sort_by_key(|unplaced| unplaced.demand);
+    }
+}
