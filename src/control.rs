@@ -94,10 +94,10 @@ impl<A, C, K> Context<A, C, K> {
         match outcome {
             Outcome::Applied => tracing::info!(operation, object, "done"),
             Outcome::Failed(error) => {
-                tracing::warn!(operation, object, error, "failed and is tried again")
+                tracing::warn!(operation, object, error, "failed and is tried again");
             }
             Outcome::Waiting | Outcome::Skipped => {
-                tracing::debug!(operation, object, label, "nothing done")
+                tracing::debug!(operation, object, label, "nothing done");
             }
         }
     }

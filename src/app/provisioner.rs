@@ -62,16 +62,22 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let cancel = CancellationToken::new();
     let signals = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
+    let tracker = TaskTracker::new();
     let intents = match &options.intent_socket {
         None => None,
         Some(path) => {
             let (listener, intents) = intent::listen(path, SOCKET_MODE).await?;
-            tokio::spawn(listener.run(cancel.clone()));
+            tracker.spawn(listener.run(cancel.clone()));
             Some(intents)
         }
     };
-    serve(options, intents, cancel).await
+    let result = serve(options, intents, cancel.clone()).await;
+    cancel.cancel();
+    tracker.close();
+    tracker.wait().await;
+    result
 }
 
 /// Runs until cancelled. Losing the lease is an error: the process must not go on.
@@ -129,7 +135,7 @@ pub async fn serve(
     );
     let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
     watches.cluster(&outbox, Message::Cluster);
-    watches.classes(&outbox, Message::Classes);
+    watches.classes(&outbox, |change| Message::Classes(Box::new(change)));
     let policies = policies::follow(&watches, options.excluded_namespaces);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     if let Some(intents) = intents {

@@ -78,7 +78,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         match result {
             Ok(uid) => created.push(Waiting { name: Arc::clone(&draft.name), uid: uid.into() }),
             Err(error) => {
-                context.record("create_claim", &draft.name, &Outcome::Failed(error.to_string()))
+                context.record("create_claim", &draft.name, &Outcome::Failed(error.to_string()));
             }
         }
     }

@@ -30,11 +30,11 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
     claim: &Claim,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) {
-    if let Some(node) = node_of(&snapshots, claim) {
-        if let Err(error) = drained(context, claim, &node, &mut snapshots).await {
-            // Tried again when the claim is looked at next.
-            return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
-        }
+    if let Some(node) = node_of(&snapshots, claim)
+        && let Err(error) = drained(context, claim, &node, &mut snapshots).await
+    {
+        // Tried again when the claim is looked at next.
+        return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
     }
     if let Err(error) = ended(context, claim).await {
         let message = format!("Failed to terminate the instance: {error}");

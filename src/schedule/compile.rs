@@ -137,7 +137,9 @@ impl Sets {
         if out.is_empty() {
             return at;
         }
-        out.into_iter().for_each(|member| set.set(member, false));
+        for member in out {
+            set.set(member, false);
+        }
         self.add(set)
     }
 }

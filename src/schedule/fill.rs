@@ -202,12 +202,11 @@ impl Packer<'_, '_, '_> {
     /// An item of the group that may join the node, and how many of its pods, at most `step`.
     fn neighbour(&self, group: usize, step: u32, scratch: &mut Scratch) -> Option<(usize, u32)> {
         let items = &self.model.groups[group].items;
-        let at = match scratch.cursor.iter().position(|(g, _)| *g == group) {
-            Some(at) => at,
-            None => {
-                scratch.cursor.push((group, 0));
-                scratch.cursor.len() - 1
-            }
+        let at = if let Some(at) = scratch.cursor.iter().position(|(g, _)| *g == group) {
+            at
+        } else {
+            scratch.cursor.push((group, 0));
+            scratch.cursor.len() - 1
         };
         // What does not fit a node now never will, so each item is looked at once.
         while scratch.cursor[at].1 < items.len() {

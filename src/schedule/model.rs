@@ -247,7 +247,7 @@ impl<'c, 'p> Model<'c, 'p> {
             let sum: f64 = share.iter().sum();
             // All resources alike, and each one with double weight.
             for mix in 0..=dims {
-                let worth = sum + if mix < dims { share[mix] * 2.0 } else { 0.0 };
+                let worth = sum + share.get(mix).map_or(0.0, |own| own * 2.0);
                 let key = (self.signature[column], size, mix);
                 ranked.entry(key).or_default().push((worth / price, column));
             }
