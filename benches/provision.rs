@@ -40,7 +40,7 @@ use world::World;
 /// From launch to registration.
 const BOOT: Duration = Duration::from_secs(5);
 /// Longest wait for 1,000 pods.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_mins(3);
 /// Deployment sizes and how often each is measured.
 const SIZES: [(u32, u32); 4] = [(1, 5), (10, 5), (100, 3), (1000, 1)];
 /// Deployments whose launch alone is timed.

@@ -135,7 +135,7 @@ pub async fn serve(
     );
     let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
     watches.cluster(&outbox, Message::Cluster);
-    watches.classes(&outbox, |change| Message::Classes(Box::new(change)));
+    watches.classes(&outbox, Message::Classes);
     let policies = policies::follow(&watches, options.excluded_namespaces);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     if let Some(intents) = intents {

@@ -37,12 +37,13 @@ const NOMINATION_LAG: i64 = 3;
 const WATCH_LAG: i64 = 30;
 
 /// What reaches the decider.
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are changes of the cluster")]
 #[derive(Clone, Debug)]
 pub enum Message {
     /// A change of the cluster.
     Cluster(Event),
     /// A change of the node classes.
-    Classes(Box<Change<Arc<str>, EC2NodeClass>>),
+    Classes(Change<Arc<str>, EC2NodeClass>),
     /// What the classes offer now.
     Catalogs(Catalogs),
     /// What one class offers now.
@@ -219,7 +220,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                     self.mark();
                 }
             }
-            Message::Classes(change) => self.classes.send_modify(|classes| match *change {
+            Message::Classes(change) => self.classes.send_modify(|classes| match change {
                 Change::Upsert(class) => {
                     let name = class.metadata.name.as_deref().unwrap_or_default().into();
                     classes.insert(name, Arc::new(class));

@@ -257,7 +257,7 @@ impl Topology {
         let mut topology = Self::default();
         if selected.is_empty() {
             topology.node_matches = vec![Counts::new(); problem.nodes.len()];
-            topology.node_owners = topology.node_matches.clone();
+            topology.node_owners.clone_from(&topology.node_matches);
             return (topology, rules);
         }
         topology.counters = selected.iter().map(|s| Counter { kind: s.kind, key: s.key }).collect();

@@ -130,7 +130,7 @@ fn hold(world: &World, moment: Moment) {
     let rule = match moment {
         // Templates are looked up between the claim and the fleet.
         Moment::Claimed => {
-            Rule::new(Effect::Delay(Duration::from_secs(60))).on("DescribeLaunchTemplates")
+            Rule::new(Effect::Delay(Duration::from_mins(1))).on("DescribeLaunchTemplates")
         }
         Moment::FleetLost => Rule::new(Effect::LoseRequest).on("CreateFleet"),
         Moment::FleetUnanswered => Rule::new(Effect::LoseAnswer).on("CreateFleet"),

@@ -16,7 +16,7 @@ use testbed::poll;
 use testbed::process::Process;
 
 /// Long enough for a loaded machine; what is waited for comes within seconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// One test's world. Parts end in order of declaration: ours first.
 pub(crate) struct World {

@@ -168,7 +168,8 @@ fn spread_counts_pods_that_are_there() {
 fn spread_over_hosts_levels_nodes_that_are_there() {
     let web = of("w", "1", &spread(HOST, "w", ""));
     let mut problem = problem(&[(5, Arc::clone(&web))], vec![on_demand()]);
-    problem.nodes = ["n1", "n2", "n3"].map(|name| node(name, "a", 2, &[(web.clone(), 1)])).into();
+    problem.nodes =
+        ["n1", "n2", "n3"].map(|name| node(name, "a", 2, &[(Arc::clone(&web), 1)])).into();
     let solution = solved(&problem);
     assert!(solution.new_nodes.is_empty(), "the least count is one, so two more per node may come");
     problem.nodes.push(node("full", "a", 0, &[]));
