@@ -2,7 +2,7 @@
 CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
 DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
 
-.PHONY: help tools lint-tools test lint bench crds demo
+.PHONY: help tools lint-tools test lint bench crds manifests demo
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,3 +30,6 @@ bench: ## Runs the benchmarks
 
 crds: ## Writes manifests/crds from the types
 	cargo run --no-default-features -- crds --out manifests/crds
+
+manifests: tools ## Writes manifests/install.yaml from the chart
+	HELM=$(CACHE)/tools/current/bin/helm manifests/render.sh > manifests/install.yaml

@@ -24,6 +24,7 @@ pub mod decode;
 pub mod defaults;
 pub mod duration;
 pub mod ec2nodeclass;
+pub mod kubernetes;
 pub mod labels;
 pub mod nodeclaim;
 pub mod nodepool;

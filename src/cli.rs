@@ -6,7 +6,7 @@ pub mod crds;
 pub mod explain;
 #[cfg(feature = "aws")]
 pub mod provisioner;
-pub mod roles;
+pub mod role;
 #[cfg(feature = "aws")]
 pub mod run;
 pub mod simulate;
@@ -26,6 +26,11 @@ pub const EXIT_UNSCHEDULABLE: u8 = 3;
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 unexpected failure; 2 wrong usage or input; \
 3 some pods fit nowhere (with --fail-unschedulable)";
 
+/// Of the roles that run until they are told to end.
+const ROLE_EXIT_CODES: &str = "Exit codes: 0 ended and drained after SIGTERM or SIGINT; \
+1 failure, such as an API server that cannot be reached, an address in use or a lost lease; \
+2 wrong usage; 130 ended at once by a second signal";
+
 /// Node autoscaler for Kubernetes on EC2 that has the node ready before the pod needs it.
 #[derive(Debug, Parser)]
 #[command(name = "harbinger", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -35,24 +40,33 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     /// Says which nodes manifests would need, what they cost, and which pods fit nowhere
+    #[command(after_help = EXIT_CODES)]
     Simulate(simulate::Simulate),
     /// Says where a pod or workload of the manifests goes, or why it fits nowhere
+    #[command(after_help = EXIT_CODES)]
     Explain(explain::Explain),
     /// Buys nodes for pods and ends nodes that are not needed
     #[cfg(feature = "aws")]
+    #[command(after_help = ROLE_EXIT_CODES)]
     Provisioner(provisioner::Provisioner),
     /// Answers admission reviews over HTTPS
+    #[command(after_help = ROLE_EXIT_CODES)]
     Webhook(webhook::Webhook),
     /// Both roles in one process, for development
     #[cfg(feature = "aws")]
+    #[command(after_help = ROLE_EXIT_CODES)]
     Run(run::Run),
     /// Makes an authority and a serving certificate for the webhook
+    #[command(after_help = EXIT_CODES)]
     Certs(certs::Certs),
     /// Prints objects of older Karpenter versions as the current ones
+    #[command(after_help = EXIT_CODES)]
     Convert(convert::Convert),
     /// Prints the custom resource definitions, or writes them to a folder
+    #[command(after_help = EXIT_CODES)]
     Crds(crds::Crds),
 }
 

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod garbage;
 pub mod launch;
 pub mod lifecycle;
+pub mod reservations;
 pub mod status;
 pub mod termination;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use engine::{Engine, Message, Settings};
+
+use crate::server::{About, ApiServer, EventNote};
 
 /// The clock, asked in one place.
 pub trait Clock: Send + Sync + 'static {
@@ -60,6 +63,23 @@ pub enum Outcome {
     Failed(String),
 }
 
+impl<A: ApiServer, C, K: Clock> Context<A, C, K> {
+    /// Writes an Event of the field's name for what happened, best effort.
+    pub async fn note(&self, about: About, reason: &'static str, message: String) {
+        self.tell(about, false, reason, message).await;
+    }
+
+    /// Writes an Event for what a person should look at, best effort.
+    pub async fn warn(&self, about: About, reason: &'static str, message: String) {
+        self.tell(about, true, reason, message).await;
+    }
+
+    async fn tell(&self, about: About, warning: bool, reason: &'static str, message: String) {
+        let note = EventNote { about, warning, reason, message, at: self.clock.now() };
+        self.api.event(note).await;
+    }
+}
+
 impl<A, C, K> Context<A, C, K> {
     /// Records how an operation on an object ended.
     pub fn record(&self, operation: &'static str, object: &str, outcome: &Outcome) {
@@ -74,10 +94,10 @@ impl<A, C, K> Context<A, C, K> {
         match outcome {
             Outcome::Applied => tracing::info!(operation, object, "done"),
             Outcome::Failed(error) => {
-                tracing::warn!(operation, object, error, "failed and is tried again")
+                tracing::warn!(operation, object, error, "failed and is tried again");
             }
             Outcome::Waiting | Outcome::Skipped => {
-                tracing::debug!(operation, object, label, "nothing done")
+                tracing::debug!(operation, object, label, "nothing done");
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 
-use crate::api::conditions::ConditionStatus;
 use jiff::Timestamp;
 use serde_json::Value;
+
+use crate::api::conditions::ConditionStatus;
+use crate::model::pod::Pod;
 
 /// Why a write failed, named by what the caller does next.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -165,15 +167,89 @@ pub trait ApiServer: Send + Sync + 'static {
         status: Value,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Namespaces and names of all Reservations.
+    fn reservations(&self) -> impl Future<Output = Result<Vec<(String, String)>, ApiError>> + Send;
+
+    /// Creates a Reservation; one of that name that is there already is an error.
+    fn create_reservation(
+        &self,
+        reservation: Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Merges into a Reservation's status.
+    fn update_reservation(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: Value,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Deletes a Reservation.
+    fn delete_reservation(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
     /// Writes a Kubernetes Event about an object, best effort.
     fn event(&self, event: EventNote) -> impl Future<Output = ()> + Send;
+}
+
+/// The object that an Event is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct About {
+    /// API version, such as `v1`.
+    pub api_version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Namespace; empty for objects of the whole cluster.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+impl About {
+    /// A pod.
+    pub fn pod(pod: &Pod) -> Self {
+        Self {
+            api_version: "v1",
+            kind: "Pod",
+            namespace: pod.shape.namespace.to_string(),
+            name: pod.name.to_string(),
+            uid: pod.uid.to_string(),
+        }
+    }
+
+    /// A node. `kubectl describe node` looks for Events whose UID is the node's name.
+    pub fn node(name: &str) -> Self {
+        Self {
+            api_version: "v1",
+            kind: "Node",
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+        }
+    }
+
+    /// A claim.
+    pub fn claim(name: &str, uid: &str) -> Self {
+        Self {
+            api_version: "karpenter.sh/v1",
+            kind: "NodeClaim",
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+        }
+    }
 }
 
 /// A Kubernetes Event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EventNote {
-    /// API version, kind, namespace, name and UID of the object.
-    pub object: (&'static str, &'static str, String, String, String),
+    /// The object.
+    pub about: About,
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason, such as `FailedScheduling`.

@@ -3,10 +3,12 @@
 //! No cluster, no cloud account, no network: the planner that runs in the cluster works here on
 //! files and on the catalog in the binary.
 
+pub mod cross;
 pub mod engine;
 pub mod expand;
 pub mod input;
 pub mod load;
+mod pools;
 pub mod report;
 pub mod table;
 pub mod upgrade;

@@ -175,7 +175,7 @@ impl RequirementSpec {
 impl From<Expression> for RequirementSpec {
     fn from(expression: Expression) -> Self {
         Self {
-            key: expression.key.to_string(),
+            key: expression.key,
             operator: expression.operator.into(),
             values: expression.values.iter().map(ToString::to_string).collect(),
             min_values: expression.min_values.and_then(|least| i32::try_from(least).ok()),
@@ -231,8 +231,8 @@ impl TaintSpec {
 impl From<&Taint> for TaintSpec {
     fn from(taint: &Taint) -> Self {
         Self {
-            key: taint.key.to_string(),
-            value: (!taint.value.is_empty()).then(|| taint.value.to_string()),
+            key: taint.key.clone(),
+            value: (!taint.value.is_empty()).then(|| taint.value.clone()),
             effect: match taint.effect {
                 TaintEffect::NoSchedule => Effect::NoSchedule,
                 TaintEffect::PreferNoSchedule => Effect::PreferNoSchedule,

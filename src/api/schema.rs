@@ -14,6 +14,7 @@ use super::duration::{DURATION_PATTERN, NILLABLE_PATTERN};
 use super::ec2nodeclass::hardware::VOLUME_SIZE_PATTERN;
 use super::labels::nearest;
 use super::validate::FieldError;
+use crate::model::quantity::Quantity;
 
 /// What is wrong with an object, by how much it matters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,11 +29,18 @@ pub struct Findings {
 
 /// Holds an object against the schema of its kind. `None` when the kind is not ours.
 pub fn inspect(kind: &str, object: &Value) -> Option<Findings> {
-    let schema = schema_of(kind)?;
+    Some(inspect_by(schema_of(kind)?, object))
+}
+
+/// A word of our own: the value is a quantity, as text or as a number.
+pub(crate) const QUANTITY: &str = "x-quantity";
+
+/// Holds an object against a schema.
+pub(crate) fn inspect_by(schema: &'static Value, object: &Value) -> Findings {
     let mut findings = Findings::default();
     let mut walk = Walk { root: schema, findings: &mut findings };
     walk.visit(schema, object, "");
-    Some(findings)
+    findings
 }
 
 /// The described fields of an object schema.
@@ -87,6 +95,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn visit(&mut self, schema: &Value, value: &Value, path: &str) {
+        if schema.get(QUANTITY).is_some() {
+            return self.quantity(value, path);
+        }
         if !self.has_type(schema, value, path) {
             return;
         }
@@ -137,6 +148,25 @@ impl Walk<'_> {
         fits
     }
 
+    fn quantity(&mut self, value: &Value, path: &str) {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => String::new(),
+        };
+        let message = match text.parse::<Quantity>() {
+            Ok(quantity) if quantity.is_negative() => "must not be negative",
+            Ok(_) => return,
+            Err(_) if text.is_empty() => "must be an amount",
+            Err(_) => "is not an amount",
+        };
+        let mut error = FieldError::new(path, value, message);
+        error.fix = example(QUANTITY_PATTERN).map(|example| format!("write {example}"));
+        let broken =
+            if text.is_empty() { &mut self.findings.shape } else { &mut self.findings.values };
+        broken.push(error);
+    }
+
     fn object(&mut self, schema: &Value, object: &Map<String, Value>, path: &str) {
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
             let name = name.as_str().unwrap_or_default();
@@ -152,7 +182,8 @@ impl Walk<'_> {
             self.value(path, &count.into(), format!("should have at least {min} properties"));
         }
         let open = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
-        for (name, value) in object {
+        // A field that is null is absent.
+        for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
             let nested = schema.get("properties").and_then(|p| p.get(name));
             let place = join(path, name);
             match nested.or_else(|| schema.get("additionalProperties")) {

@@ -19,7 +19,7 @@ use crate::policy::{self, Snapshot};
 const QUEUE: usize = 256;
 
 enum Message {
-    Policy(Change<Arc<str>, RequestPolicy>),
+    Policy(Box<Change<Arc<str>, RequestPolicy>>),
     Namespace(Change<Arc<str>, (Arc<str>, Labels)>),
 }
 
@@ -37,7 +37,7 @@ pub struct Policies {
 /// Watches policies and namespaces. Pods in `exempt` namespaces are never touched.
 pub fn follow(watches: &Watches, exempt: BTreeSet<String>) -> Policies {
     let (to, mut inbox) = mpsc::channel(QUEUE);
-    watches.policies(&to, Message::Policy);
+    watches.policies(&to, |change| Message::Policy(Box::new(change)));
     watches.namespaces(&to, Message::Namespace);
     let (version, versions) = watch::channel(String::new());
     let policies = Policies {
@@ -83,7 +83,7 @@ struct State {
 impl State {
     fn fold(&mut self, message: Message) {
         match message {
-            Message::Policy(change) => match change {
+            Message::Policy(change) => match *change {
                 Change::Upsert(policy) => {
                     self.policies.insert(policy.name_any().into(), policy);
                 }
@@ -120,7 +120,8 @@ impl State {
             let generation = policy.metadata.generation;
             match policy::compile(name, &policy.spec) {
                 Ok(policy) => {
-                    identity += &format!(" {name}/{}", generation.unwrap_or_default());
+                    let part = format!(" {name}/{}", generation.unwrap_or_default());
+                    identity.push_str(&part);
                     compiled.push(policy);
                 }
                 Err(error) => {

@@ -16,7 +16,9 @@ use super::policies::Policies;
 use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
 use crate::control::engine::QUEUE;
-use crate::control::{Clock, Context, Engine, Message, catalogs, engine, garbage, status};
+use crate::control::{
+    Clock, Context, Engine, Message, catalogs, engine, garbage, reservations, status,
+};
 use crate::intent::{self, Intent};
 use crate::k8s::lease::{Election, Fence};
 use crate::k8s::watch::{Effective, Watches};
@@ -60,16 +62,22 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let cancel = CancellationToken::new();
     let signals = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
+    let tracker = TaskTracker::new();
     let intents = match &options.intent_socket {
         None => None,
         Some(path) => {
             let (listener, intents) = intent::listen(path, SOCKET_MODE).await?;
-            tokio::spawn(listener.run(cancel.clone()));
+            tracker.spawn(listener.run(cancel.clone()));
             Some(intents)
         }
     };
-    serve(options, intents, cancel).await
+    let result = serve(options, intents, cancel.clone()).await;
+    cancel.cancel();
+    tracker.close();
+    tracker.wait().await;
+    result
 }
 
 /// Runs until cancelled. Losing the lease is an error: the process must not go on.
@@ -96,7 +104,7 @@ pub async fn serve(
     cloud_settings.service_cidr = cloud_settings.service_cidr.or(facts.service_cidr);
     cloud_settings.cluster_dns = cloud_settings.cluster_dns.or(facts.cluster_dns);
     let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
-    let kube = connection.client;
+    let kube = connection.client.clone();
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -109,7 +117,7 @@ pub async fn serve(
         .as_ref()
         .map(|(namespace, name)| Election::new(kube.clone(), namespace, name, &options.identity));
     let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
-    let api = Arc::new(Writer::new(kube.clone(), fence.clone(), &options.identity));
+    let api = Arc::new(Writer::new(&connection, fence.clone(), &options.identity));
     let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone() };
 
     let (outbox, inbox) = mpsc::channel(QUEUE);
@@ -135,6 +143,7 @@ pub async fn serve(
     }
 
     let (snapshots, classes) = (decider.snapshots(), decider.classes());
+    let ledger = decider.reservations();
     let helpers = cancel.clone();
     let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
         let cancel = helpers.clone();
@@ -152,6 +161,7 @@ pub async fn serve(
         "catalogs",
         Box::pin(catalogs::run(context.clone(), classes.clone(), leads.clone(), outbox)),
     );
+    spawn("reservations", Box::pin(reservations::run(context.clone(), ledger, leads.clone())));
     spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
     spawn("status", Box::pin(status::run(context, snapshots.clone(), classes, leads.clone())));
     let (ready, readiness) = watch::channel(false);

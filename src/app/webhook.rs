@@ -58,6 +58,8 @@ pub struct Limits {
     pub drain_delay: std::time::Duration,
     /// See [`admission::Settings::certificate_poll`].
     pub certificate_poll: std::time::Duration,
+    /// See [`admission::Settings::max_connection_age`].
+    pub max_connection_age: std::time::Duration,
     /// See [`admission::Settings::strict`].
     pub strict: bool,
 }
@@ -69,6 +71,7 @@ pub struct Limits {
 pub async fn run(options: Options) -> Result<()> {
     let cancel = CancellationToken::new();
     let signals = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
     let (sender, forwarder) = match &options.intent_socket {
         None => (None, None),
@@ -78,11 +81,14 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     let stopped = CancellationToken::new();
+    let tracker = TaskTracker::new();
     if let Some(forwarder) = forwarder {
-        tokio::spawn(forwarder.run(stopped.clone()));
+        tracker.spawn(forwarder.run(stopped.clone()));
     }
     let result = serve(options, sender, cancel).await;
     stopped.cancel();
+    tracker.close();
+    tracker.wait().await;
     result
 }
 
@@ -120,6 +126,7 @@ pub async fn serve(
     let settings = admission::Settings {
         drain_delay: options.limits.drain_delay,
         certificate_poll: options.limits.certificate_poll,
+        max_connection_age: options.limits.max_connection_age,
         strict: options.limits.strict,
         ..admission::Settings::new(options.listen, options.metrics_listen, certificate)
     };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use clap::{ArgAction, Args};
 
-use super::roles::{Excluded, Logging};
+use super::role::{Excluded, Logging};
 use crate::app::provisioner;
 use crate::control::engine;
 use crate::{aws, k8s};

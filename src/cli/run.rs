@@ -48,6 +48,7 @@ impl Run {
 async fn both(webhook: webhook::Options, provisioner: provisioner::Options) -> Result<()> {
     let cancel = CancellationToken::new();
     let signals = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
     let (sender, intents) = intent::local();
     let ended = async |result: Result<()>| {

@@ -1,16 +1,17 @@
 //! `harbinger simulate`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::app::SystemClock;
-use crate::cloud::catalog::{self, SpotPrices};
+use crate::cloud::catalog::{self, Catalog, CatalogError, SpotPrices};
 use crate::control::Clock as _;
 use crate::simulate::engine::{self, SimulateError};
-use crate::simulate::{Report, Settings, input, load, table, upgrade};
+use crate::simulate::{Report, Settings, cross, input, load, table, upgrade};
 
 /// Says which nodes manifests would need, what they cost, and which pods fit nowhere.
 #[derive(Args, Debug)]
@@ -77,18 +78,16 @@ impl Source {
         errors.extend(upgraded.errors);
         let (input, wrong) = input::sort(upgraded.objects);
         errors.extend(wrong);
-        let settings = match self.settings() {
-            Ok(settings) => Some(settings),
-            Err(message) => {
-                return Ok(Err(if errors.is_empty() {
-                    super::complain(&[message])
-                } else {
-                    super::complain(&errors);
-                    super::complain(&[message])
-                }));
-            }
-        };
-        let Some(settings) = settings.filter(|_| errors.is_empty()) else {
+        let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let settings = self.settings();
+        match &settings {
+            Ok(settings) => match cross(&input, settings) {
+                Ok(wrong) => errors.extend(wrong.iter().map(ToString::to_string)),
+                Err(error) => errors.push(error.to_string()),
+            },
+            Err(wrong) => errors.extend(wrong.iter().cloned()),
+        }
+        let Some(settings) = settings.ok().filter(|_| errors.is_empty()) else {
             return Ok(Err(super::complain(&errors)));
         };
         let loaded = now();
@@ -98,38 +97,61 @@ impl Source {
             Err(error) => return Err(error.into()),
         };
         report.warnings.splice(0..0, upgraded.notes);
-        if self.spot_prices.is_none() && self.catalog.is_none() {
+        if settings.catalog.is_none() {
             let spot = report.nodes.iter().any(|node| node.capacity_type == "spot");
-            if spot {
-                report.warnings.push(format!(
-                    "spot prices are assumed to be {:.0} % below on-demand; give --spot-prices for real ones",
-                    self.spot_discount * 100.0
-                ));
-            }
+            let catalog = Catalog::built_in()?;
+            let of_prices = catalog.warnings(&settings.region, &settings.spot);
+            let assumed = matches!(settings.spot, SpotPrices::Discount(_));
+            report.warnings.extend(of_prices.into_iter().skip(usize::from(assumed && !spot)));
         }
         report.timing.load_ms = (loaded - start).as_secs_f64() * 1000.0;
         report.timing.solve_ms = loaded.elapsed().as_secs_f64() * 1000.0;
         Ok(Ok(report))
     }
 
-    fn settings(&self) -> Result<Settings, String> {
-        let read = |file: &PathBuf| load::read(file).map_err(|error| error.to_string());
-        let catalog = match &self.catalog {
-            None => None,
-            Some(file) => Some(
-                catalog::from_json(&read(file)?)
-                    .map_err(|error| format!("{}: {error}", file.display()))?,
-            ),
-        };
+    /// The settings, or everything that is wrong with the files and flags that they come from.
+    fn settings(&self) -> Result<Settings, Vec<String>> {
+        let mut errors = Vec::new();
+        let catalog =
+            self.catalog.as_ref().and_then(|file| of(file, catalog::from_json, &mut errors));
+        let table = self.spot_prices.as_ref().and_then(|file| {
+            of(file, |text| catalog::spot_prices(text).map_err(|error| vec![error]), &mut errors)
+        });
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         #[expect(clippy::cast_possible_truncation, reason = "a share below 1")]
         let discount = SpotPrices::Discount((self.spot_discount * 1000.0).round() as i64);
-        let spot = match &self.spot_prices {
-            None => discount,
-            Some(file) => catalog::spot_prices(&read(file)?)
-                .map_err(|error| format!("{}: {error}", file.display()))?,
-        };
+        let spot = table.unwrap_or(discount);
         Ok(Settings { region: self.region.clone(), spot, catalog, now: SystemClock.now() })
     }
+}
+
+/// What a file of settings says; its errors are added to the others, with its name.
+fn of<T>(
+    file: &Path,
+    parse: impl FnOnce(&str) -> Result<T, Vec<CatalogError>>,
+    errors: &mut Vec<String>,
+) -> Option<T> {
+    match load::read(file) {
+        Err(error) => errors.push(error.to_string()),
+        Ok(text) => match parse(&text) {
+            Ok(value) => return Some(value),
+            Err(wrong) => {
+                errors.extend(wrong.iter().map(|error| format!("{}: {error}", file.display())));
+            }
+        },
+    }
+    None
+}
+
+/// Errors between the objects of the input, and between them and the catalog.
+fn cross(input: &input::Input, settings: &Settings) -> Result<Vec<load::InputError>, CatalogError> {
+    let types: BTreeSet<&str> = match &settings.catalog {
+        Some(types) => types.iter().map(|instance| &*instance.name).collect(),
+        None => Catalog::built_in()?.names().collect(),
+    };
+    Ok(cross::check(input, &types, settings.catalog.is_some()))
 }
 
 impl Simulate {

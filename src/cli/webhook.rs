@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::roles::{Excluded, Logging};
+use super::role::{Excluded, Logging};
 use crate::app::certificates::SelfManaged;
 use crate::app::webhook::{self, Certificate, Limits, Options};
 
@@ -61,6 +61,10 @@ pub struct Serving {
     /// Seconds between looks at the certificate files
     #[arg(long, env = "HARBINGER_CERTIFICATE_POLL_SECONDS", default_value_t = 10)]
     certificate_poll_seconds: u64,
+    /// Seconds after which a connection is closed behind an answer, so that API servers spread over
+    /// new replicas
+    #[arg(long, env = "HARBINGER_CONNECTION_SECONDS", default_value_t = 600)]
+    connection_seconds: u64,
     /// Seconds between a SIGTERM and the end of accepting connections
     #[arg(long, env = "HARBINGER_DRAIN_SECONDS", default_value_t = 5)]
     drain_seconds: u64,
@@ -105,6 +109,7 @@ impl Serving {
             limits: Limits {
                 drain_delay: Duration::from_secs(self.drain_seconds),
                 certificate_poll: Duration::from_secs(self.certificate_poll_seconds.max(1)),
+                max_connection_age: Duration::from_secs(self.connection_seconds.max(1)),
                 strict: self.strict,
             },
         })

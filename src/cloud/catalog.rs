@@ -108,6 +108,11 @@ impl Catalog {
         self.zones.get(region).map_or(&[], Vec::as_slice)
     }
 
+    /// Names of all types, of whatever region.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|row| &*row.f.name)
+    }
+
     /// Facts of a type.
     pub fn facts(&self, name: &str) -> Option<&Facts> {
         self.row(name).map(|row| &row.f)

@@ -1,5 +1,7 @@
 //! The decider: folds events, plans, and starts the tasks that carry out.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +11,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Clock, Context, launch, lifecycle, termination};
+use super::{Clock, Context, launch, lifecycle, reservations};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event, Snapshot, State};
 use crate::demand::{Assignments, Ledger};
 use crate::intent::Intent;
-use crate::model::claim::{Claim, ClaimStage};
+use crate::model::claim::Claim;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
-use crate::plan::lifecycle::Step;
-use crate::plan::provision::{self, Catalogs};
-use crate::plan::{empty, lifecycle as life};
-use crate::server::ApiServer;
+use crate::plan::empty;
+use crate::plan::provision::{self, Catalog, Catalogs};
+use crate::server::{About, ApiServer};
 
 /// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
 pub const QUEUE: usize = 8192;
@@ -29,10 +30,14 @@ pub const QUEUE: usize = 8192;
 const BATCH: usize = 1024;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a nomination may stay away from the watch, seconds. Not longer: a pod that missed its
+/// node is nominated again.
+const NOMINATION_LAG: i64 = 3;
 /// How long a claim that was created may stay away from the watch, seconds.
 const WATCH_LAG: i64 = 30;
 
 /// What reaches the decider.
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are changes of the cluster")]
 #[derive(Clone, Debug)]
 pub enum Message {
     /// A change of the cluster.
@@ -41,6 +46,8 @@ pub enum Message {
     Classes(Change<Arc<str>, EC2NodeClass>),
     /// What the classes offer now.
     Catalogs(Catalogs),
+    /// What one class offers now.
+    Offers(Arc<str>, Catalog),
     /// A workload that admission has seen.
     Intent(Box<Intent>),
     /// The task of a claim (or launch group) has ended.
@@ -83,12 +90,17 @@ pub struct Engine<A, C, K> {
     snapshot: watch::Sender<Arc<Snapshot>>,
     classes: watch::Sender<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
     ledger: Ledger,
+    reservations: watch::Sender<Arc<BTreeMap<reservations::Key, reservations::Entry>>>,
     assignments: Assignments,
+    /// See [`provision::ProvisionPlan::holds`].
+    holds: BTreeSet<Arc<str>>,
     catalogs: Catalogs,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
     /// Claims that were created and have not come back through the watch, with the moment.
     just_made: BTreeMap<Arc<str>, i64>,
+    /// Pods that were nominated and may not have come back through the watch, with the moment.
+    nominated: BTreeMap<Arc<str>, i64>,
     /// When pods last came to or left a node.
     pod_events: BTreeMap<Arc<str>, i64>,
     /// First and last relevant event since the last plan.
@@ -120,10 +132,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             snapshot: watch::Sender::new(Arc::default()),
             classes: watch::Sender::new(BTreeMap::new()),
             ledger: Ledger::default(),
+            reservations: watch::Sender::default(),
             assignments: Assignments::default(),
+            holds: BTreeSet::new(),
             catalogs: Catalogs::default(),
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
+            nominated: BTreeMap::new(),
             pod_events: BTreeMap::new(),
             dirty: None,
             seed,
@@ -139,6 +154,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// The node classes.
     pub fn classes(&self) -> watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>> {
         self.classes.subscribe()
+    }
+
+    /// The ledger as objects.
+    pub fn reservations(
+        &self,
+    ) -> watch::Receiver<Arc<BTreeMap<reservations::Key, reservations::Entry>>> {
+        self.reservations.subscribe()
     }
 
     /// Folds events without acting until `lead` is true, then decides until cancelled.
@@ -218,6 +240,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }),
             Message::Catalogs(catalogs) => {
                 self.catalogs = catalogs;
+                self.mark();
+            }
+            Message::Offers(class, catalog) => {
+                self.catalogs.insert(class, catalog);
                 self.mark();
             }
             Message::Intent(intent) => self.announce(&intent),
@@ -319,12 +345,19 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         self.just_made
             .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
         let just_made = self.just_made.clone();
-        self.assignments.retain(&snapshot.claims, &|name| just_made.contains_key(name), now);
-        let mut active: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-        for pod in snapshot.pods.values().filter(|pod| pod.active()) {
-            *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
-        }
-        self.ledger.observe(snapshot.workloads.values(), &active, now);
+        self.observe(&snapshot, now);
+        let waiting: BTreeSet<Arc<str>> = snapshot
+            .pods
+            .values()
+            .filter(|pod| provision::wants_place(&snapshot, pod))
+            .map(|pod| snapshot.root_of(pod))
+            .collect();
+        let ledger = &self.ledger;
+        let waits = |owner: &str| {
+            waiting.contains(owner) || ledger.get(owner).is_some_and(|r| r.missing() > 0)
+        };
+        let made = |name: &str| just_made.contains_key(name);
+        self.assignments.retain(&snapshot.claims, &made, &waits, now);
         for claim in snapshot.claims.values() {
             let ledger = &self.ledger;
             self.assignments
@@ -378,6 +411,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             );
             return;
         }
+        self.holds.clone_from(&plan.holds);
         self.tell_unschedulable(&snapshot, &plan, now);
         if plan.claims.is_empty() {
             return;
@@ -398,13 +432,22 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             self.busy.insert(Arc::clone(&group));
             let class = self.classes.borrow().get(&drafts[0].class.name).cloned();
             let (context, done) = (self.context.clone(), self.outbox.clone());
-            let catalogs = self.catalogs.clone();
+            let offers = self.offers();
             self.spawn(async move {
-                launch::fresh(&context, class, drafts, &catalogs, first).await;
+                launch::fresh(&context, class, drafts, &offers, first).await;
                 // The engine is gone only when the process ends.
                 drop(done.send(Message::Done(group)).await);
             });
         }
+    }
+
+    /// Compares what workloads want with the pods that they have.
+    fn observe(&mut self, snapshot: &Snapshot, now: i64) {
+        let mut active: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        for pod in snapshot.pods.values().filter(|pod| pod.active()) {
+            *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
+        }
+        self.ledger.observe(snapshot.workloads.values(), &active, now);
     }
 
     fn tell_unschedulable(
@@ -425,109 +468,11 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 if self.told.insert(note, now).is_some() {
                     continue;
                 }
-                let context = self.context.clone();
-                let event = crate::server::EventNote {
-                    object: (
-                        "v1",
-                        "Pod",
-                        key.0.to_string(),
-                        key.1.to_string(),
-                        pod.uid.to_string(),
-                    ),
-                    warning: true,
-                    reason: "FailedScheduling",
-                    message: message.clone(),
-                    at: self.context.clock.now(),
-                };
-                self.spawn(async move { context.api.event(event).await });
+                let (context, message) = (self.context.clone(), message.clone());
+                let about = About::pod(pod);
+                self.spawn(async move { context.warn(about, "FailedScheduling", message).await });
             }
         }
-    }
-
-    /// Moves every claim that has no task one step on.
-    fn step_claims(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot.borrow());
-        if !snapshot.synced {
-            return;
-        }
-        let now = self.now();
-        for claim in snapshot.claims.values() {
-            if self.busy.contains(&claim.name) {
-                continue;
-            }
-            if claim.deleting() {
-                self.end(claim);
-                continue;
-            }
-            if claim.stage == ClaimStage::Pending {
-                self.resume(claim, now);
-                continue;
-            }
-            let node = snapshot.node_of(claim);
-            let planned = !self.assignments.of(&claim.name).is_empty();
-            let step = life::step(claim, node.map(|node| &**node), planned, now);
-            if matches!(step, Step::Wait { .. } | Step::Done) {
-                continue;
-            }
-            let nominations = match &step {
-                Step::Open { .. } => {
-                    crate::plan::nominate::nominations(&snapshot, self.assignments.of(&claim.name))
-                }
-                _ => Vec::new(),
-            };
-            self.busy.insert(Arc::clone(&claim.name));
-            let (context, done) = (self.context.clone(), self.outbox.clone());
-            let (claim, node) = (Arc::clone(claim), node.cloned());
-            self.spawn(async move {
-                lifecycle::carry_out(&context, &claim, node.as_deref(), &step, &nominations).await;
-                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
-            });
-        }
-    }
-
-    fn end(&mut self, claim: &Arc<Claim>) {
-        self.busy.insert(Arc::clone(&claim.name));
-        let (context, done) = (self.context.clone(), self.outbox.clone());
-        let (claim, snapshots) = (Arc::clone(claim), self.snapshot.subscribe());
-        self.spawn(async move {
-            termination::terminate(&context, &claim, snapshots).await;
-            drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
-        });
-    }
-
-    /// Takes up the launch of a claim that another leader (or we) left unlaunched.
-    fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
-        let Some((group, size)) = provision::launch_group(claim) else { return };
-        // Claims of one plan are created within moments; wait until all have come.
-        if self.busy.contains(&group)
-            || self.just_made.contains_key(&claim.name)
-            || now - claim.created_at < 2
-        {
-            return;
-        }
-        if now - claim.created_at > life::LAUNCH_TIMEOUT {
-            self.busy.insert(Arc::clone(&claim.name));
-            let (context, done, claim) =
-                (self.context.clone(), self.outbox.clone(), Arc::clone(claim));
-            self.spawn(async move {
-                lifecycle::give_up(&context, &claim, "launch_timeout").await;
-                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
-            });
-            return;
-        }
-        let snapshot = Arc::clone(&self.snapshot.borrow());
-        let in_group =
-            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|(id, _)| id == group);
-        let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
-        let class = self.classes.borrow().get(&claim.class.name).cloned();
-        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
-        self.busy.insert(Arc::clone(&group));
-        let (context, done) = (self.context.clone(), self.outbox.clone());
-        let catalogs = self.catalogs.clone();
-        self.spawn(async move {
-            launch::resumed(&context, class, &pool, &members, (&group, size), &catalogs).await;
-            drop(done.send(Message::Done(group)).await);
-        });
     }
 
     /// Timers: time-outs of claims, empty and expired nodes.
@@ -539,15 +484,28 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let now = self.now();
-        // Waiting pods that nothing covers are looked at again, for example after a failed launch.
-        if snapshot.pods.values().any(|pod| pod.waiting()) && self.dirty.is_none() {
+        self.observe(&snapshot, now);
+        let entries = reservations::entries(&snapshot, &self.ledger, &self.assignments);
+        self.reservations.send_if_modified(|old| {
+            let changed = **old != entries;
+            if changed {
+                *old = Arc::new(entries);
+            }
+            changed
+        });
+        // With a plan due, what it will place on empty nodes is not known yet.
+        let planned = self.dirty.is_none();
+        // Waiting pods that nothing covers are looked at again, for example after a failed launch;
+        // and nodes that were held for pods, until these have come.
+        let again = || snapshot.pods.values().any(|pod| pod.waiting());
+        if planned && (!self.holds.is_empty() || again()) {
             self.mark();
         }
         let pod_events = &self.pod_events;
         let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
-        let ends = empty::to_end(&snapshot, &self.assignments, &last_pod_event, now);
+        let ends = empty::to_end(&snapshot, &self.assignments, &self.holds, &last_pod_event, now);
         for (claim, reason) in ends {
-            if !self.busy.insert(Arc::clone(&claim.name)) {
+            if (reason == "empty" && !planned) || !self.busy.insert(Arc::clone(&claim.name)) {
                 continue;
             }
             let (context, done) = (self.context.clone(), self.outbox.clone());
@@ -556,6 +514,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
             });
         }
+    }
+
+    fn offers(&self) -> launch::Offers {
+        launch::Offers { catalogs: self.catalogs.clone(), tell: self.outbox.clone() }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -59,11 +59,11 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
 /// Instances that no claim knows and no launch group still waits for.
 fn leaked<'a>(snapshot: &Snapshot, instances: &'a [Instance], now: i64) -> Vec<&'a Instance> {
     let known = snapshot.claims_by_provider_id();
-    let waiting: BTreeSet<Arc<str>> = snapshot
+    let waiting: BTreeSet<&str> = snapshot
         .claims
         .values()
         .filter(|claim| claim.stage == ClaimStage::Pending)
-        .filter_map(|claim| Some(launch_group(claim)?.0))
+        .filter_map(|claim| launch_group(claim))
         .collect();
     instances
         .iter()
@@ -109,7 +109,7 @@ mod tests {
     fn only_old_instances_that_nobody_waits_for_are_leaked() {
         let mut state = State::default();
         let mut pending = Claim { name: "a".into(), ..Claim::default() };
-        pending.annotations.insert("harbinger.sh/launch-group".into(), "g1/2".into());
+        pending.annotations.insert("harbinger.sh/launch-group".into(), "g1".into());
         let launched = Claim {
             name: "b".into(),
             provider_id: "i-known".into(),

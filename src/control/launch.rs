@@ -1,15 +1,16 @@
 //! Claims first, then the fleet call, then what it brought.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Clock, Context, Outcome};
+use super::{Clock, Context, Message, Outcome};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
@@ -18,8 +19,8 @@ use crate::model::instance::InstanceType;
 use crate::model::labels::{self, Labels};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
-use crate::plan::provision::{Catalogs, ClaimDraft, LaunchChoice, registration_taints};
-use crate::server::{ApiError, ApiServer, ConditionUpdate, EventNote};
+use crate::plan::provision::{Catalog, Catalogs, ClaimDraft, LaunchChoice, registration_taints};
+use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;
 
 /// Tag by which instances of an unanswered call are found again.
@@ -39,7 +40,10 @@ struct Waiting {
 /// Equal launches.
 struct Group<'a> {
     id: &'a str,
-    size: u32,
+    /// Claims of the group, those that have their instance included.
+    size: usize,
+    /// Instances that have their claim.
+    taken: BTreeSet<Arc<str>>,
     pool: &'a Arc<Pool>,
     class: &'a Arc<EC2NodeClass>,
     options: &'a [LaunchChoice],
@@ -47,12 +51,21 @@ struct Group<'a> {
     requests: &'a Resources,
 }
 
+/// What the classes offer, and who is told when that turns out to be wrong.
+#[derive(Clone, Debug)]
+pub struct Offers {
+    /// What the planner knew.
+    pub catalogs: Catalogs,
+    /// The decider.
+    pub tell: mpsc::Sender<Message>,
+}
+
 /// Creates the claims of one group and launches them with one call.
 pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     class: Option<Arc<EC2NodeClass>>,
     drafts: Vec<ClaimDraft>,
-    catalogs: &Catalogs,
+    offers: &Offers,
     first_event: Instant,
 ) {
     let (Some(class), Some(first)) = (class, drafts.first()) else { return };
@@ -65,7 +78,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         match result {
             Ok(uid) => created.push(Waiting { name: Arc::clone(&draft.name), uid: uid.into() }),
             Err(error) => {
-                context.record("create_claim", &draft.name, &Outcome::Failed(error.to_string()))
+                context.record("create_claim", &draft.name, &Outcome::Failed(error.to_string()));
             }
         }
     }
@@ -78,9 +91,10 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         .claims_created
         .get_or_create(&labels)
         .inc_by(u64::try_from(created.len()).unwrap_or(0));
-    let group = Group {
+    let mut group = Group {
         id: &first.group,
-        size: first.group_size,
+        size: created.len(),
+        taken: BTreeSet::new(),
         pool: &first.pool,
         class: &class,
         options: &first.options,
@@ -88,7 +102,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         requests: &first.requests,
     };
     context.metrics.event_to_launch_seconds.observe(first_event.elapsed().as_secs_f64());
-    launch(context, &group, created, catalogs).await;
+    launch(context, &mut group, created, offers).await;
 }
 
 /// Launches what is left of a group that was created before. Instances that an earlier call brought
@@ -98,8 +112,8 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
     class: Option<Arc<EC2NodeClass>>,
     pool: &Arc<Pool>,
     members: &[Arc<Claim>],
-    (id, size): (&str, u32),
-    catalogs: &Catalogs,
+    id: &str,
+    offers: &Offers,
 ) {
     let Some(class) = class else { return };
     let waiting: Vec<Waiting> = members
@@ -108,31 +122,36 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
         .map(|claim| Waiting { name: Arc::clone(&claim.name), uid: Arc::clone(&claim.uid) })
         .collect();
     let Some(first) = members.first() else { return };
-    let taken: Vec<&str> = members.iter().map(|claim| &*claim.provider_id).collect();
-    let found = match context.cloud.list().await {
-        Ok(instances) => instances,
-        Err(error) => return context.record("launch", id, &Outcome::Failed(error.to_string())),
-    };
-    let ours: Vec<Instance> = found
-        .into_iter()
-        .filter(|instance| instance.tags.get(GROUP_TAG).is_some_and(|tag| tag == id))
-        .filter(|instance| !instance.terminating && !taken.contains(&&*instance.provider_id))
-        .collect();
-    let waiting = hand_out(context, waiting, ours, catalogs, &class).await;
-    if waiting.is_empty() {
-        return;
-    }
-    let options = options_of(first, catalogs);
-    let group = Group {
+    let options = options_of(first, &offers.catalogs);
+    let mut group = Group {
         id,
-        size,
+        size: members.len(),
+        taken: members.iter().map(|claim| Arc::clone(&claim.provider_id)).collect(),
         pool,
         class: &class,
         options: &options,
         labels: &first.labels,
         requests: &first.requests,
     };
-    launch(context, &group, waiting, catalogs).await;
+    let waiting = match found(context, id).await {
+        Ok(instances) => hand_out(context, &mut group, waiting, instances, offers).await,
+        Err(error) => return context.record("launch", id, &Outcome::Failed(error.to_string())),
+    };
+    if !waiting.is_empty() {
+        launch(context, &mut group, waiting, offers).await;
+    }
+}
+
+/// Instances that an earlier call for the group brought.
+async fn found<A, C: Cloud, K>(
+    context: &Context<A, C, K>,
+    id: &str,
+) -> Result<Vec<Instance>, CloudError> {
+    let mut instances = context.cloud.list().await?;
+    instances.retain(|instance| {
+        !instance.terminating && instance.tags.get(GROUP_TAG).is_some_and(|tag| tag == id)
+    });
+    Ok(instances)
 }
 
 /// The options of a claim that exists: its types, zones and capacity types at today's prices.
@@ -161,9 +180,9 @@ fn options_of(claim: &Claim, catalogs: &Catalogs) -> Vec<LaunchChoice> {
 
 async fn launch<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
-    group: &Group<'_>,
+    group: &mut Group<'_>,
     mut waiting: Vec<Waiting>,
-    catalogs: &Catalogs,
+    offers: &Offers,
 ) {
     let mut backoff = Duration::from_millis(200);
     // A new token is taken only when the old one is known to be used up.
@@ -173,16 +192,15 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
             return;
         }
         // The first call asks for the whole group, so that repeating it means the same.
-        let count = if generation == 0 {
-            group.size
-        } else {
-            u32::try_from(waiting.len()).unwrap_or(group.size)
-        };
+        let count = if generation == 0 { group.size } else { waiting.len() };
         let order = order(group, generation, count);
         match context.cloud.launch(&order, context.clock.now()).await {
             Ok(result) => {
                 context.record("launch", group.id, &Outcome::Applied);
-                waiting = hand_out(context, waiting, result.instances, catalogs, group.class).await;
+                if !result.shortages.is_empty() {
+                    correct(context, group, offers).await;
+                }
+                waiting = hand_out(context, group, waiting, result.instances, offers).await;
                 return no_capacity(
                     context,
                     &waiting,
@@ -191,18 +209,13 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
                 .await;
             }
             Err(CloudError::InsufficientCapacity { message }) => {
+                correct(context, group, offers).await;
                 return no_capacity(context, &waiting, &message).await;
             }
             Err(CloudError::TokenMismatch { .. }) => {
                 generation += 1;
-                let found = context.cloud.list().await.unwrap_or_default();
-                let ours = found
-                    .into_iter()
-                    .filter(|i| {
-                        i.tags.get(GROUP_TAG).is_some_and(|tag| tag == group.id) && !i.terminating
-                    })
-                    .collect();
-                waiting = hand_out(context, waiting, ours, catalogs, group.class).await;
+                let instances = found(context, group.id).await.unwrap_or_default();
+                waiting = hand_out(context, group, waiting, instances, offers).await;
             }
             Err(
                 error @ (CloudError::ClassNotReady { .. }
@@ -232,12 +245,30 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
     }
 }
 
-fn order(group: &Group<'_>, generation: u32, count: u32) -> LaunchOrder {
+/// Tells the decider what the class offers now that some of it has run short, before the claims go:
+/// what is planned for their pods next must not ask for the same again.
+async fn correct<A, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    group: &Group<'_>,
+    offers: &Offers,
+) {
+    let name = group.class.metadata.name.as_deref().unwrap_or_default();
+    match context.cloud.instance_types(group.class, context.clock.now()).await {
+        Ok(now) => {
+            let catalog = Catalog { types: now.types, volume_price: now.volume_price };
+            // The decider is gone only when the process ends.
+            drop(offers.tell.send(Message::Offers(name.into(), catalog)).await);
+        }
+        Err(error) => context.record("list_types", name, &Outcome::Failed(error.to_string())),
+    }
+}
+
+fn order(group: &Group<'_>, generation: u32, count: usize) -> LaunchOrder {
     LaunchOrder {
         class: Arc::clone(group.class),
         pool: Arc::clone(&group.pool.name),
         token: hex(format!("{}/{generation}", group.id), 24),
-        count,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
         options: group
             .options
             .iter()
@@ -255,18 +286,22 @@ fn order(group: &Group<'_>, generation: u32, count: u32) -> LaunchOrder {
     }
 }
 
-/// Gives instances to claims; returns the claims that got none.
+/// Gives instances to claims; returns the claims that got none. A repeated call answers with all
+/// instances of the first, of which some have their claim.
 async fn hand_out<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
+    group: &mut Group<'_>,
     mut waiting: Vec<Waiting>,
     mut instances: Vec<Instance>,
-    catalogs: &Catalogs,
-    class: &EC2NodeClass,
+    offers: &Offers,
 ) -> Vec<Waiting> {
+    instances.retain(|instance| !group.taken.contains(&instance.provider_id));
     instances.sort_by(|a, b| a.provider_id.cmp(&b.provider_id));
     let rest = waiting.split_off(waiting.len().min(instances.len()));
-    let name = class.metadata.name.as_deref().unwrap_or_default();
-    let types = catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
+    instances.truncate(waiting.len());
+    group.taken.extend(instances.iter().map(|instance| Arc::clone(&instance.provider_id)));
+    let name = group.class.metadata.name.as_deref().unwrap_or_default();
+    let types = offers.catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
     let mut writing: FuturesUnordered<_> = waiting
         .iter()
         .zip(&instances)
@@ -354,20 +389,8 @@ async fn no_capacity<A: ApiServer, C: Cloud, K: Clock>(
     message: &str,
 ) {
     for claim in claims {
-        let event = EventNote {
-            object: (
-                "karpenter.sh/v1",
-                "NodeClaim",
-                String::new(),
-                claim.name.to_string(),
-                claim.uid.to_string(),
-            ),
-            warning: true,
-            reason: "InsufficientCapacityError",
-            message: message.to_owned(),
-            at: context.clock.now(),
-        };
-        context.api.event(event).await;
+        let about = About::claim(&claim.name, &claim.uid);
+        context.warn(about, "InsufficientCapacityError", message.to_owned()).await;
         let outcome = match context.api.delete_claim(&claim.name, &claim.uid).await {
             Ok(()) | Err(ApiError::NotFound) => Outcome::Applied,
             Err(error) => Outcome::Failed(error.to_string()),

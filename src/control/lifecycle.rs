@@ -12,7 +12,7 @@ use crate::model::labels;
 use crate::model::node::{Node, UNREGISTERED_TAINT};
 use crate::model::pod::Pod;
 use crate::plan::lifecycle::Step;
-use crate::server::{ApiError, ApiServer, ConditionUpdate, NodeChange};
+use crate::server::{About, ApiError, ApiServer, ConditionUpdate, NodeChange};
 use crate::telemetry::metrics::{OutcomeLabel, PoolLabel, PoolReasonLabel};
 
 /// Karpenter's finalizer, so that either can take over.
@@ -92,6 +92,11 @@ async fn nominate<A: ApiServer, C, K: Clock>(
         let label = OutcomeLabel { operation: "nominate", outcome };
         context.metrics.nominations.get_or_create(&label).inc();
     }
+    // One Event a node is enough to see where pods go; one a pod would double the writes of a burst.
+    if let Some(first) = pods.first() {
+        let message = format!("Pod should schedule on: node/{} ({} pods)", node.name, pods.len());
+        context.note(About::pod(first), "Nominated", message).await;
+    }
 }
 
 async fn open<A: ApiServer, C, K: Clock>(
@@ -144,6 +149,9 @@ pub async fn give_up<A: ApiServer, C, K: Clock>(
     if outcome == Outcome::Applied {
         let label = PoolReasonLabel { nodepool: claim.pool.to_string(), reason: reason.to_owned() };
         context.metrics.claims_disrupted.get_or_create(&label).inc();
+        let message = format!("Disrupting NodeClaim: {reason}");
+        let about = About::claim(&claim.name, &claim.uid);
+        context.note(about, "DisruptionTerminating", message).await;
     }
     context.record(reason, &claim.name, &outcome);
 }

@@ -14,7 +14,7 @@ use crate::model::claim::Claim;
 use crate::model::node::{DISRUPTED_TAINT, Node};
 use crate::model::taints::{Taint, TaintEffect};
 use crate::plan::terminate::drain;
-use crate::server::{ApiError, ApiServer, EventNote, NodeChange};
+use crate::server::{About, ApiError, ApiServer, NodeChange};
 use crate::telemetry::metrics::PoolLabel;
 
 /// How often a drain is looked at when nothing changes.
@@ -30,13 +30,15 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
     claim: &Claim,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) {
-    if let Some(node) = node_of(&snapshots, claim) {
-        if let Err(error) = drained(context, claim, &node, &mut snapshots).await {
-            // Tried again when the claim is looked at next.
-            return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
-        }
+    if let Some(node) = node_of(&snapshots, claim)
+        && let Err(error) = drained(context, claim, &node, &mut snapshots).await
+    {
+        // Tried again when the claim is looked at next.
+        return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
     }
     if let Err(error) = ended(context, claim).await {
+        let message = format!("Failed to terminate the instance: {error}");
+        context.warn(About::claim(&claim.name, &claim.uid), "FailedTermination", message).await;
         return context.record("terminate", &claim.name, &Outcome::Failed(error.to_string()));
     }
     if let Some(node) = node_of(&snapshots, claim) {
@@ -104,6 +106,11 @@ async fn drained<A: ApiServer, C, K: Clock>(
         }
         for (pod, grace) in &plan.delete {
             context.api.delete_pod(&pod.shape.namespace, &pod.name, &pod.uid, *grace).await?;
+            let message = format!(
+                "Deleted the pod with a grace of {grace} s: node {} must end in time",
+                node.name
+            );
+            context.warn(About::pod(pod), "Disrupted", message).await;
         }
         for pod in &plan.evict {
             if blocked.get(&pod.uid).is_some_and(|until| now < *until) {
@@ -112,23 +119,13 @@ async fn drained<A: ApiServer, C, K: Clock>(
             match context.api.evict(&pod.shape.namespace, &pod.name, &pod.uid).await {
                 Ok(()) => {
                     blocked.insert(Arc::clone(&pod.uid), now + BLOCKED);
+                    let message = format!("Evicted pod: node {} is being ended", node.name);
+                    context.note(About::pod(pod), "Evicted", message).await;
                 }
                 Err(ApiError::Blocked(message)) => {
                     if blocked.insert(Arc::clone(&pod.uid), now + BLOCKED).is_none() {
-                        let event = EventNote {
-                            object: (
-                                "v1",
-                                "Node",
-                                String::new(),
-                                node.name.to_string(),
-                                node.name.to_string(),
-                            ),
-                            warning: true,
-                            reason: "FailedDraining",
-                            message: format!("Failed to drain node, {}: {message}", pod.key()),
-                            at: context.clock.now(),
-                        };
-                        context.api.event(event).await;
+                        let message = format!("Failed to drain node, {}: {message}", pod.key());
+                        context.warn(About::node(&node.name), "FailedDraining", message).await;
                     }
                 }
                 Err(error) => return Err(error),

@@ -55,17 +55,20 @@ impl Assignments {
         self.by_claim.get(claim).map(|planned| &planned.capacity)
     }
 
-    /// Forgets claims that are gone, being deleted, or open for longer than the grace.
+    /// Forgets claims that are gone, being deleted, or open while nobody whom they are for still
+    /// waits, or for longer than the grace. `waits` says whether an owner's pods have yet to come.
     pub fn retain(
         &mut self,
         claims: &BTreeMap<Arc<str>, Arc<Claim>>,
         just_made: &dyn Fn(&str) -> bool,
+        waits: &dyn Fn(&str) -> bool,
         now: i64,
     ) {
-        self.by_claim.retain(|name, _| match claims.get(name) {
+        self.by_claim.retain(|name, planned| match claims.get(name) {
             Some(claim) => {
                 let over = claim.stage == ClaimStage::Initialized
-                    && now - claim.stage_at > GRACE_AFTER_OPEN;
+                    && (now - claim.stage_at > GRACE_AFTER_OPEN
+                        || !planned.pods.iter().any(|pods| waits(&pods.owner)));
                 !claim.deleting() && !over
             }
             // Its creation may not have come back through the watch yet.
@@ -117,7 +120,8 @@ mod tests {
     #[test]
     fn assignments_end_with_their_claim() {
         let mut all = Assignments::default();
-        all.assign("c".into(), Vec::new(), Resources::default());
+        let meant = Assignment { owner: "u".into(), shape: Arc::default(), count: 1 };
+        all.assign("c".into(), vec![meant], Resources::default());
         let open = Claim {
             name: "c".into(),
             stage: ClaimStage::Initialized,
@@ -125,9 +129,12 @@ mod tests {
             ..Claim::default()
         };
         let claims = BTreeMap::from([(Arc::from("c"), Arc::new(open))]);
-        all.retain(&claims, &|_| false, 105);
+        let mut unwanted = all.clone();
+        all.retain(&claims, &|_| false, &|_| true, 105);
         assert!(all.capacity("c").is_some());
-        all.retain(&claims, &|_| false, 111);
+        all.retain(&claims, &|_| false, &|_| true, 111);
         assert!(all.capacity("c").is_none());
+        unwanted.retain(&claims, &|_| false, &|_| false, 100);
+        assert!(unwanted.capacity("c").is_none(), "nobody waits for it any more");
     }
 }

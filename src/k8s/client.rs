@@ -29,8 +29,11 @@ pub enum ClientError {
 
 /// A client, and what the configuration says of the server.
 pub struct Connection {
-    /// Client.
+    /// Client that repeats what the server is too busy for.
     pub client: Client,
+    /// Client that repeats nothing. A disruption budget refuses an eviction with the status of a busy
+    /// server: who asks must hear of it at once.
+    pub impatient: Client,
     /// Address of the server.
     pub endpoint: String,
     /// Certificate authority of the server: PEM in base64, empty when it is a public one.
@@ -71,8 +74,13 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ClientErro
     config.connect_timeout = Some(Duration::from_secs(10));
     let endpoint = config.cluster_url.to_string();
     let authorities = config.root_cert.clone().unwrap_or_default();
-    let client = Client::try_from(config).map_err(|error| ClientError::Build(error.to_string()))?;
-    Ok(Connection { client, endpoint, ca_bundle: bundle(&authorities) })
+    let mut once = config.clone();
+    once.default_retry = false;
+    let build = |config: Config| {
+        Client::try_from(config).map_err(|error| ClientError::Build(error.to_string()))
+    };
+    let (client, impatient) = (build(config)?, build(once)?);
+    Ok(Connection { client, impatient, endpoint, ca_bundle: bundle(&authorities) })
 }
 
 /// Certificates in DER as PEM in base64, which is what user data carries.

@@ -3,22 +3,28 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::client::Connection;
 use super::lease::Fence;
 use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodepool::NodePool;
-use crate::server::{ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
+use crate::api::reservation::Reservation;
+use crate::server::{About, ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
 
 /// Who writes, in `managedFields` and Events.
 const MANAGER: &str = "harbinger";
 /// Our finalizer on claims and nodes, Karpenter's so that either can take over.
 pub const FINALIZER: &str = "karpenter.sh/termination";
+/// Annotation with the number of the leader's term, so that it can be told who decided what.
+const TERM: &str = "harbinger.sh/term";
 /// Attempts of a read-modify-write when others write too.
 const ATTEMPTS: usize = 5;
 
@@ -41,6 +47,8 @@ impl From<kube::Error> for ApiError {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    /// See [`Connection::impatient`].
+    impatient: Client,
     fence: Fence,
     /// Name of this process, for Events.
     identity: String,
@@ -48,8 +56,13 @@ pub struct Writer {
 
 impl Writer {
     /// A writer that stops when `fence` falls.
-    pub fn new(client: Client, fence: Fence, identity: &str) -> Self {
-        Self { client, fence, identity: identity.to_owned() }
+    pub fn new(connection: &Connection, fence: Fence, identity: &str) -> Self {
+        Self {
+            client: connection.client.clone(),
+            impatient: connection.impatient.clone(),
+            fence,
+            identity: identity.to_owned(),
+        }
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -61,6 +74,10 @@ impl Writer {
         K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
     {
         Api::all(self.client.clone())
+    }
+
+    fn reservations_of(&self, namespace: &str) -> Api<Reservation> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// Merges into a status whose conditions are read and set in the same step.
@@ -120,8 +137,9 @@ impl Writer {
 impl ApiServer for Writer {
     async fn create_claim(&self, claim: Value) -> Result<String, ApiError> {
         self.check()?;
-        let claim: NodeClaim =
+        let mut claim: NodeClaim =
             serde_json::from_value(claim).map_err(|error| ApiError::Invalid(error.to_string()))?;
+        claim.annotations_mut().insert(TERM.to_owned(), self.fence.term().to_string());
         let params =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let created = self.all::<NodeClaim>().create(&params, &claim).await?;
@@ -192,7 +210,7 @@ impl ApiServer for Writer {
 
     async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         self.check()?;
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Pod> = Api::namespaced(self.impatient.clone(), namespace);
         let params = EvictParams { delete_options: Some(of_uid(uid)), ..EvictParams::default() };
         match api.evict(name, &params).await.map_err(ApiError::from) {
             Ok(_) | Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(()),
@@ -250,8 +268,46 @@ impl ApiServer for Writer {
         Ok(())
     }
 
+    async fn reservations(&self) -> Result<Vec<(String, String)>, ApiError> {
+        let api: Api<Reservation> = Api::all(self.client.clone());
+        let list = api.list_metadata(&ListParams::default()).await?;
+        let name = |object: &kube::core::PartialObjectMeta<Reservation>| {
+            (object.namespace().unwrap_or_default(), object.name_any())
+        };
+        Ok(list.items.iter().map(name).collect())
+    }
+
+    async fn create_reservation(&self, reservation: Value) -> Result<(), ApiError> {
+        self.check()?;
+        let reservation: Reservation = serde_json::from_value(reservation)
+            .map_err(|error| ApiError::Invalid(error.to_string()))?;
+        let namespace = reservation.namespace().unwrap_or_default();
+        let params =
+            PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        self.reservations_of(&namespace).create(&params, &reservation).await?;
+        Ok(())
+    }
+
+    async fn update_reservation(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: Value,
+    ) -> Result<(), ApiError> {
+        self.check()?;
+        let patch = Patch::Merge(json!({"status": status}));
+        self.reservations_of(namespace).patch_status(name, &params(), &patch).await?;
+        Ok(())
+    }
+
+    async fn delete_reservation(&self, namespace: &str, name: &str) -> Result<(), ApiError> {
+        self.check()?;
+        self.reservations_of(namespace).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
     async fn event(&self, note: EventNote) {
-        let (api_version, kind, namespace, name, uid) = note.object;
+        let About { api_version, kind, namespace, name, uid } = note.about;
         // Events of cluster-scoped objects live in `default`, as the field does it.
         let home = if namespace.is_empty() { "default" } else { &*namespace }.to_owned();
         let time = Time(note.at);

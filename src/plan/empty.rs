@@ -1,5 +1,6 @@
-//! Nodes without pods, and nodes that are too old.
+//! Nodes that end: without pods, too old, or deleted by somebody.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cluster::Snapshot;
@@ -12,11 +13,13 @@ pub fn keeps_node(pod: &Pod) -> bool {
     !pod.of_daemon_set() && !pod.mirror && !pod.terminal()
 }
 
-/// Claims to end, with the reason. `last_pod_event` says when a pod last came to or left a node, in
-/// seconds since the epoch, 0 when never.
+/// Claims to end, with the reason. `holds` are nodes that the last plan uses for pods that have yet
+/// to come; `last_pod_event` says when a pod last came to or left a node, in seconds since the
+/// epoch, 0 when never.
 pub fn to_end(
     snapshot: &Snapshot,
     assignments: &Assignments,
+    holds: &BTreeSet<Arc<str>>,
     last_pod_event: &dyn Fn(&str) -> i64,
     now: i64,
 ) -> Vec<(Arc<Claim>, &'static str)> {
@@ -27,12 +30,18 @@ pub fn to_end(
             found.push((Arc::clone(claim), "expired"));
             continue;
         }
+        // The node waits for our finalizer: it is drained and its instance ends with its claim.
+        if snapshot.node_of(claim).is_some_and(|node| node.deleted_at.is_some()) {
+            found.push((Arc::clone(claim), "node_deleted"));
+            continue;
+        }
         let Some(pool) = snapshot.pools.get(&claim.pool) else { continue };
         let (Some(after), ClaimStage::Initialized) = (pool.consolidate_after, claim.stage) else {
             continue;
         };
         let Some(node) = snapshot.node_of(claim) else { continue };
         let held = node.annotations.contains_key("karpenter.sh/do-not-disrupt")
+            || holds.contains(&node.name)
             || !assignments.of(&claim.name).is_empty();
         let nominated = snapshot
             .pods

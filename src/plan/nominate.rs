@@ -12,8 +12,13 @@ use crate::demand::Assignment;
 use crate::model::pod::Pod;
 
 /// The pods for a node with these assignments: the planned count of each owner, higher priority
-/// first, never a pod that is nominated already.
-pub fn nominations(snapshot: &Snapshot, assignments: &[Assignment]) -> Vec<Arc<Pod>> {
+/// first, never a pod that is nominated already. `taken` says which pods were nominated to other
+/// nodes after the snapshot was made.
+pub fn nominations(
+    snapshot: &Snapshot,
+    assignments: &[Assignment],
+    taken: &dyn Fn(&str) -> bool,
+) -> Vec<Arc<Pod>> {
     let mut wanted: BTreeMap<&str, u32> = BTreeMap::new();
     for assignment in assignments {
         *wanted.entry(&assignment.owner).or_insert(0) += assignment.count;
@@ -21,7 +26,7 @@ pub fn nominations(snapshot: &Snapshot, assignments: &[Assignment]) -> Vec<Arc<P
     let mut candidates: Vec<(Arc<str>, &Arc<Pod>)> = snapshot
         .pods
         .values()
-        .filter(|pod| pod.waiting() && pod.nominated_node.is_none())
+        .filter(|pod| pod.waiting() && pod.nominated_node.is_none() && !taken(&pod.uid))
         .map(|pod| (snapshot.root_of(pod), pod))
         .filter(|(owner, _)| wanted.contains_key(&**owner))
         .collect();
@@ -36,4 +41,36 @@ pub fn nominations(snapshot: &Snapshot, assignments: &[Assignment]) -> Vec<Arc<P
         }
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::cluster::{Change, Event, State};
+    use crate::model::pod::{OwnerRef, PodShape};
+
+    #[test]
+    fn nodes_that_open_together_get_different_pods() {
+        let shape = Arc::new(PodShape { namespace: "n".into(), ..PodShape::default() });
+        let owner = OwnerRef { kind: "Job".into(), name: "j".into(), uid: "u".into() };
+        let pod = |index: u32| Pod {
+            name: format!("p{index}").into(),
+            uid: format!("uid-{index}").into(),
+            shape: Arc::clone(&shape),
+            owner: Some(owner.clone()),
+            ..Pod::default()
+        };
+        let mut state = State::default();
+        state.apply(Event::Pods(Change::Replace((0..5).map(pod).collect())));
+        let node = [Assignment { owner: "u".into(), shape: Arc::clone(&shape), count: 2 }];
+        let mut taken: BTreeSet<Arc<str>> = BTreeSet::new();
+        for expected in [2, 2, 1, 0] {
+            let chosen = nominations(&state.snapshot(), &node, &|uid| taken.contains(uid));
+            assert_eq!(chosen.len(), expected);
+            taken.extend(chosen.iter().map(|pod| Arc::clone(&pod.uid)));
+        }
+        assert_eq!(taken.len(), 5);
+    }
 }

@@ -1,6 +1,6 @@
 //! Which claims to make for the demand that there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::Snapshot;
@@ -21,8 +21,8 @@ use crate::model::taints::Taint;
 use crate::schedule::check::{self, Violation};
 use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
 
-/// Annotation that names a claim's launch group and its size: claims of one group are launched by
-/// one call, and a new leader repeats exactly that call.
+/// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
+/// new leader repeats exactly that call.
 pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
 /// Annotation with the pool's template digest.
 pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
@@ -64,8 +64,6 @@ pub struct ClaimDraft {
     pub pods: Vec<Assignment>,
     /// Launch group.
     pub group: Arc<str>,
-    /// Claims of the group.
-    pub group_size: u32,
 }
 
 /// One way to launch a claim.
@@ -99,6 +97,8 @@ pub struct ProvisionPlan {
     pub claims: Vec<ClaimDraft>,
     /// Pods that fit nowhere, with the reasons; virtual pods have no key.
     pub unschedulable: Vec<Unschedulable>,
+    /// Nodes on which demand was placed that is not bound yet: they must not be ended as empty.
+    pub holds: BTreeSet<Arc<str>>,
     /// Price of the new claims.
     pub cost: MicroDollarsPerHour,
     /// What the checker found; a plan with findings has no claims.
@@ -170,7 +170,9 @@ pub fn provision(
             reasons: u.reasons.clone(),
         })
         .collect();
-    ProvisionPlan { claims, unschedulable, cost: solution.cost, violations }
+    let holds =
+        solution.placements.iter().map(|p| Arc::clone(&problem.nodes[p.node].name)).collect();
+    ProvisionPlan { claims, unschedulable, holds, cost: solution.cost, violations }
 }
 
 /// Pools that can be bought from, with what their limits leave.
@@ -363,22 +365,8 @@ fn wanted(
     mut covered: BTreeMap<Arc<str>, u32>,
 ) -> Vec<Wanted> {
     let mut waiting: BTreeMap<(Arc<str>, Arc<PodShape>), Vec<ObjectKey>> = BTreeMap::new();
-    let leaving = |pod: &Pod| {
-        pod.node_name.as_ref().is_some_and(|name| {
-            snapshot.nodes.get(name).is_some_and(|node| node.deleted_at.is_some())
-        })
-    };
     for (key, pod) in snapshot.pods.iter() {
-        // Pods of nodes that are being ended will need a place as soon as they are evicted.
-        let moving = pod.active()
-            && !pod.of_daemon_set()
-            && !pod.mirror
-            && pod.owner.is_some()
-            && leaving(pod);
-        if (pod.waiting() && pod.nominated_node.is_none())
-            || moving
-            || nominated_to_ours(snapshot, pod)
-        {
+        if wants_place(snapshot, pod) {
             let owner = snapshot.root_of(pod);
             waiting.entry((owner, Arc::clone(&pod.shape))).or_default().push(key.clone());
         }
@@ -407,6 +395,18 @@ fn wanted(
         }
     }
     wanted
+}
+
+/// Whether a pod needs a place: it waits, or its node is being ended and it will need one as soon as
+/// it is evicted.
+pub fn wants_place(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let leaving = || {
+        let node = pod.node_name.as_ref().and_then(|name| snapshot.nodes.get(name));
+        node.is_some_and(|node| node.deleted_at.is_some())
+    };
+    let moving =
+        pod.active() && !pod.of_daemon_set() && !pod.mirror && pod.owner.is_some() && leaving();
+    (pod.waiting() && pod.nominated_node.is_none()) || moving || nominated_to_ours(snapshot, pod)
 }
 
 /// Whether we nominated a waiting pod to a node of ours: it still counts as ours to place.
@@ -467,7 +467,6 @@ fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> 
         capacity: slot.types[node.choice.type_index].capacity.clone(),
         pods,
         group: "".into(),
-        group_size: 0,
         pool,
     }
 }
@@ -482,20 +481,17 @@ fn group(claims: &mut [ClaimDraft], seed: u64, now: i64) {
     }
     for members in groups.into_values() {
         let id: Arc<str> = name(seed, now, members[0]).into();
-        let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
         for index in members {
             let claim = &mut claims[index];
             claim.group = Arc::clone(&id);
-            claim.group_size = size;
-            claim.annotations.insert(LAUNCH_GROUP.to_owned(), format!("{id}/{size}"));
+            claim.annotations.insert(LAUNCH_GROUP.to_owned(), id.to_string());
         }
     }
 }
 
-/// Launch group of a claim: id and size.
-pub fn launch_group(claim: &Claim) -> Option<(Arc<str>, u32)> {
-    let (id, size) = claim.annotations.get(LAUNCH_GROUP)?.rsplit_once('/')?;
-    Some((id.into(), size.parse().ok()?))
+/// Launch group of a claim.
+pub fn launch_group(claim: &Claim) -> Option<&str> {
+    claim.annotations.get(LAUNCH_GROUP).map(String::as_str)
 }
 
 /// Ten hexadecimal digits that differ between plans and claims.

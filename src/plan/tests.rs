@@ -21,6 +21,7 @@ struct World {
     state: State,
     ledger: Ledger,
     assignments: Assignments,
+    holds: std::collections::BTreeSet<Arc<str>>,
     catalogs: Catalogs,
     now: i64,
     plans: u64,
@@ -65,6 +66,7 @@ impl World {
             state,
             ledger: Ledger::default(),
             assignments: Assignments::default(),
+            holds: std::collections::BTreeSet::new(),
             catalogs: Catalogs::from([("c".into(), catalog)]),
             now: 1_000,
             plans: 0,
@@ -109,7 +111,8 @@ impl World {
             *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
         }
         self.ledger.observe(snapshot.workloads.values(), &active, self.now);
-        self.assignments.retain(&snapshot.claims, &|_| false, self.now);
+        let waits = |owner: &str| self.ledger.get(owner).is_some_and(|r| r.missing() > 0);
+        self.assignments.retain(&snapshot.claims, &|_| false, &waits, self.now);
         self.plans += 1;
         let settings = Settings { intents: true, improve: 0 };
         let plan = provision(
@@ -122,6 +125,7 @@ impl World {
             self.plans,
         );
         assert!(plan.violations.is_empty(), "{:?}", plan.violations);
+        self.holds.clone_from(&plan.holds);
         for draft in &plan.claims {
             self.assignments.assign(
                 Arc::clone(&draft.name),
@@ -267,10 +271,12 @@ fn equal_claims_share_a_launch_group() {
     let mut world = World::new();
     world.scale(90, 1);
     let plan = world.plan();
-    let first = plan.claims.iter().max_by_key(|claim| claim.group_size).unwrap();
-    let members = plan.claims.iter().filter(|claim| claim.group == first.group).count();
-    assert!(members > 1);
-    assert_eq!(usize::try_from(first.group_size).unwrap(), members);
+    let groups: std::collections::BTreeSet<_> = plan.claims.iter().map(|c| &c.group).collect();
+    assert!(groups.len() < plan.claims.len(), "{} claims", plan.claims.len());
+    for claim in &plan.claims {
+        let twins = plan.claims.iter().filter(|c| c.options == claim.options);
+        assert!(twins.clone().all(|twin| twin.group == claim.group));
+    }
 }
 
 #[test]
@@ -293,7 +299,14 @@ fn idle_nodes_go_after_their_time() {
     world.plan();
     world.advance(ClaimStage::Initialized);
     let ends = |world: &World| {
-        super::empty::to_end(&world.state.snapshot(), &world.assignments, &|_| 0, world.now).len()
+        super::empty::to_end(
+            &world.state.snapshot(),
+            &world.assignments,
+            &world.holds,
+            &|_| 0,
+            world.now,
+        )
+        .len()
     };
     assert_eq!(ends(&world), 0);
     world.scale(0, 2);
@@ -302,4 +315,55 @@ fn idle_nodes_go_after_their_time() {
     assert_eq!(ends(&world), 0);
     world.now += 1;
     assert_eq!(ends(&world), 1);
+}
+
+#[test]
+fn a_node_that_somebody_deletes_ends_with_its_claim() {
+    let mut world = World::new();
+    world.scale(3, 1);
+    world.plan();
+    world.advance(ClaimStage::Initialized);
+    let ends = |world: &World| {
+        super::empty::to_end(
+            &world.state.snapshot(),
+            &world.assignments,
+            &world.holds,
+            &|_| 0,
+            world.now,
+        )
+    };
+    assert!(ends(&world).is_empty());
+    let mut node = (**world.state.snapshot().nodes.values().next().unwrap()).clone();
+    node.deleted_at = Some(world.now);
+    world.state.apply(Event::Nodes(Change::Upsert(node)));
+    assert_eq!(ends(&world)[0].1, "node_deleted");
+}
+
+#[test]
+fn a_node_bought_for_pods_that_cannot_move_yet_is_kept() {
+    let mut world = World::new();
+    world.scale(2, 1);
+    world.plan();
+    world.advance(ClaimStage::Initialized);
+    let old = world.state.snapshot().nodes.values().next().map(Arc::clone).unwrap();
+    for index in 0..2 {
+        world.pod(index, Some(&old.name));
+    }
+    let mut leaving = (*old).clone();
+    leaving.deleted_at = Some(world.now);
+    world.state.apply(Event::Nodes(Change::Upsert(leaving.clone())));
+    assert_eq!(World::planned(&world.plan()), 2, "a place is bought ahead");
+    world.advance(ClaimStage::Initialized);
+    world.state.apply(Event::Nodes(Change::Upsert(leaving)));
+    // A budget holds the pods back for longer than any grace.
+    for _ in 0..20 {
+        world.now += 10;
+        assert!(world.plan().claims.is_empty(), "it is bought once");
+        let snapshot = world.state.snapshot();
+        let ends =
+            super::empty::to_end(&snapshot, &world.assignments, &world.holds, &|_| 0, world.now);
+        assert!(ends.iter().all(|(claim, reason)| {
+            *reason == "node_deleted" && snapshot.node_of(claim).unwrap().name == old.name
+        }));
+    }
 }

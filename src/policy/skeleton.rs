@@ -15,9 +15,9 @@ enum Keep {
     /// All of it.
     All,
     /// Of an object, these keys.
-    Keys(&'static [(&'static str, Keep)]),
+    Keys(&'static [(&'static str, Self)]),
     /// Of a list, this of each item.
-    Items(&'static Keep),
+    Items(&'static Self),
 }
 
 const CONTAINERS: Keep = Keep::Items(&Keep::Keys(&[

@@ -95,14 +95,7 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
         if through || controlled {
             continue;
         }
-        let wanted = match kind {
-            WorkloadKind::DaemonSet => 0,
-            // One run of the schedule.
-            WorkloadKind::CronJob => {
-                workload.spec.job_template.as_ref().map_or(0, |job| run_of(&job.spec))
-            }
-            kind => workload.desired(*kind),
-        };
+        let wanted = wanted(*kind, workload);
         let mut pod = made(input, workload);
         let preview = door.preview(&mut pod, (kind.name(), meta.name()));
         for index in 0..wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX)) {
@@ -115,6 +108,17 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
         }
     }
     all
+}
+
+/// How many pods a workload makes here: of a CronJob one run counts, of a DaemonSet none.
+pub(super) fn wanted(kind: WorkloadKind, workload: &WorkloadWire) -> u32 {
+    match kind {
+        WorkloadKind::DaemonSet => 0,
+        WorkloadKind::CronJob => {
+            workload.spec.job_template.as_ref().map_or(0, |job| run_of(&job.spec))
+        }
+        kind => workload.desired(kind),
+    }
 }
 
 fn run_of(job: &crate::model::wire::workload::WorkloadSpecWire) -> u32 {

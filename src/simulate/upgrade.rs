@@ -25,7 +25,9 @@ pub fn upgrade(objects: Vec<(Origin, Value)>, region: &str) -> Upgraded {
     };
     // A conversion may split an object or make a class for it, so places are found by name.
     let mut places: BTreeMap<String, Origin> = BTreeMap::new();
-    for (origin, object) in &objects {
+    // An old object and a current one may have the same name: errors are about the old one.
+    let (old, current): (Vec<_>, Vec<_>) = objects.iter().partition(|(_, object)| is_old(object));
+    for (origin, object) in old.into_iter().chain(current) {
         places.entry(name(object)).or_insert_with(|| origin.clone());
         places.entry(label(object)).or_insert_with(|| origin.clone());
     }

@@ -7,6 +7,7 @@
 
 pub mod cloud;
 pub mod http;
+pub mod install;
 pub mod plane;
 pub mod poll;
 pub mod ports;

@@ -96,12 +96,31 @@ async fn cert_manager_issues_a_certificate() {
                 "secretName": "leaf", "dnsNames": ["hook.svc"], "issuerRef": { "name": "self" },
             },
         },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {
+                "name": "hook",
+                "annotations": { "cert-manager.io/inject-ca-from": format!("{namespace}/leaf") },
+            },
+            "webhooks": [{
+                "name": "hook.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": { "service": { "name": "hook", "namespace": namespace } },
+            }],
+        },
     ] });
     plane.kubectl(&["apply", "-n", &namespace, "-f", "-"], &objects.to_string()).await.unwrap();
     poll::until("secret", Duration::from_secs(20), || async {
         let args = ["get", "secret", "leaf", "-n", &namespace, "-o", "jsonpath={.data.tls\\.crt}"];
         let certificate = plane.kubectl(&args, "").await?;
         (!certificate.is_empty()).then_some(()).context("no certificate yet")
+    })
+    .await
+    .unwrap();
+    poll::until("authority in the registration", Duration::from_secs(20), || async {
+        let path = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+        let args = ["get", "validatingwebhookconfiguration", "hook", "-o", path];
+        let bundle = plane.kubectl(&args, "").await?;
+        (!bundle.is_empty()).then_some(()).context("no caBundle yet")
     })
     .await
     .unwrap();

@@ -5,5 +5,17 @@
     reason = "tests fail by panicking, and may read the clock to measure"
 )]
 
+mod admission;
+mod audit;
+mod broken;
+mod crash;
+mod crds;
+mod direct;
+mod door;
+mod install;
+mod manifests;
 mod provision;
+mod rotation;
+mod shortage;
+mod submit;
 mod world;

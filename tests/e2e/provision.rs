@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use harbinger::api::reservation::{Reservation, ReservationPhase};
+use k8s_openapi::api::core::v1::{Event, Node};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use testbed::poll;
 
-use super::world::World;
+use super::world::{DEADLINE, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
@@ -26,4 +31,101 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
     assert!(world.boot.problems().is_empty(), "{:?}", world.boot.problems());
     world.cloud.journal().ensure_sound()?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_can_be_followed() -> Result<()> {
+    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let namespace = world.plane.namespace("seen").await?;
+    world.deploy(&namespace, "web", 3).await?;
+
+    // The ledger shows the workload from the moment on that it waits for nodes.
+    let ledger = Api::<Reservation>::namespaced(world.plane.client(), &namespace);
+    let phase = async |wanted: fn(ReservationPhase) -> bool| {
+        poll::until("the reservation", DEADLINE, async || {
+            let list = ledger.list(&ListParams::default()).await?.items;
+            let [one] = &list[..] else { anyhow::bail!("{} reservations", list.len()) };
+            let phase = one.status.as_ref().map(|status| status.phase).unwrap_or_default();
+            ensure!(wanted(phase), "{phase:?}");
+            Ok(one.clone())
+        })
+        .await
+        .with_context(|| world.story())
+    };
+    let reserved = phase(|phase| phase != ReservationPhase::Tentative).await?;
+    ensure!(reserved.spec.owner.name == "web" && reserved.spec.shape.count == 3);
+    world.running(&namespace, 3).await?;
+    phase(|phase| phase == ReservationPhase::Released).await?;
+
+    // A dry run reserves nothing and buys nothing.
+    let bought = world.cloud.journal().of("CreateFleet").len();
+    let dry = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: dry}\nspec:\n  replicas: 90\n  \
+               selector: {matchLabels: {app: dry}}\n  template:\n    metadata: {labels: {app: dry}}\n    \
+               spec: {containers: [{name: c, image: c, resources: {requests: {cpu: 1, memory: 1Gi}}}]}\n";
+    let args = ["apply", "--dry-run=server", "-n", &namespace, "-f", "-"];
+    world.plane.kubectl(&args, dry).await?;
+
+    // A pod of nobody that fits nowhere is told why.
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: huge}\nspec:\n  containers:\n  - {name: c, \
+               image: c, resources: {requests: {cpu: 500, memory: 1Gi}}}\n";
+    world.plane.kubectl(&["apply", "-n", &namespace, "-f", "-"], pod).await?;
+    let events = Api::<Event>::namespaced(world.plane.client(), &namespace);
+    let told = poll::until("an Event", DEADLINE, async || {
+        let list = events.list(&ListParams::default()).await?;
+        let ours = |event: &&Event| event.reporting_component.as_deref() == Some("harbinger");
+        let about = |event: &&Event| event.involved_object.name.as_deref() == Some("huge");
+        let found = list.items.iter().filter(ours).find(about).context("no Event")?;
+        Ok(found.clone())
+    })
+    .await?;
+    let message = told.message.unwrap_or_default();
+    ensure!(told.reason.as_deref() == Some("FailedScheduling"), "{:?}", told.reason);
+    ensure!(message.contains("NodePool default") && message.contains("cpu"), "{message}");
+    ensure!(world.cloud.journal().of("CreateFleet").len() == bought, "somebody paid for it");
+    ensure!(ledger.list(&ListParams::default()).await?.items.len() == 1, "a dry run is reserved");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
+    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let namespace = world.plane.namespace("drain").await?;
+    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\nspec:\n  \
+                  minAvailable: 2\n  selector: {matchLabels: {app: web}}\n";
+    world.plane.kubectl(&["apply", "-n", &namespace, "-f", "-"], budget).await?;
+    world.deploy(&namespace, "web", 2).await?;
+    world.running(&namespace, 2).await?;
+    let nodes = Api::<Node>::all(world.plane.client());
+    let ours = ListParams::default().labels("karpenter.sh/nodepool");
+    let old = nodes.list(&ours).await?.items[0].name_any();
+    nodes.delete(&old, &DeleteParams::default()).await?;
+
+    // The budget allows nothing: the node must stay, tainted, and say why.
+    let events = Api::<Event>::namespaced(world.plane.client(), "default");
+    poll::until("the drain is blocked", DEADLINE, async || {
+        let list = events.list(&ListParams::default()).await?;
+        let blocked = |e: &&Event| e.reason.as_deref() == Some("FailedDraining");
+        list.items.iter().find(blocked).context("no Event")?;
+        Ok(())
+    })
+    .await
+    .with_context(|| world.story())?;
+    let node = nodes.get(&old).await?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    ensure!(taints.iter().any(|taint| taint.key == "karpenter.sh/disrupted"), "{taints:?}");
+    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its pods");
+
+    // Without the budget the pods move to the node that was bought ahead.
+    world.plane.kubectl(&["delete", "pdb", "web", "-n", &namespace], "").await?;
+    poll::until("the node is gone", DEADLINE, async || {
+        ensure!(nodes.get_opt(&old).await?.is_none(), "{old} is there");
+        Ok(())
+    })
+    .await
+    .with_context(|| world.story())?;
+    world.running(&namespace, 2).await?;
+    let instances = world.cloud.instances().await?.len();
+    let left = nodes.list(&ours).await?.items.len();
+    ensure!(instances == left, "{instances} instances, {left} nodes");
+    world.cloud.journal().ensure_sound()
 }

@@ -1,6 +1,5 @@
 //! A cluster, a cloud and our provisioner, for one test.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,43 +10,66 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use testbed::cloud::{Boot, BootOptions, Cloud, Moto};
+use testbed::install::{self, Chart};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
-use testbed::process::{Process, Recipe};
+use testbed::process::Process;
 
 /// Long enough for a loaded machine; what is waited for comes within seconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// One test's world. Parts end in order of declaration: ours first.
 pub(crate) struct World {
     pub provisioner: Process,
+    pub webhook: Process,
     pub boot: Boot,
     pub cloud: Cloud,
+    pub chart: Chart,
     pub plane: Plane,
     _moto: Arc<Moto>,
 }
 
 impl World {
-    /// Everything up, with one pool of on-demand nodes; instances register after `boot` and are
-    /// ready a moment later.
+    /// Everything up: the chart with both our processes, and one pool of on-demand nodes. Instances
+    /// register after `boot` and are ready a moment later. `flags` are the provisioner's.
     pub(crate) async fn start(boot: Duration, flags: &[&str]) -> Result<Self> {
         let (plane, moto) = futures::join!(Plane::start(PlaneOptions::default()), Moto::start());
         let (plane, moto) = (plane?, Arc::new(moto?));
         let cloud = Cloud::start(Arc::clone(&moto), "c1").await?;
-        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/crds");
-        plane.kubectl(&["apply", "--server-side", "-f", crds], "").await?;
-        plane
-            .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "")
-            .await?;
+        install::system_node(&plane).await?;
+        let mut values = vec!["certificates.mode=selfManaged".to_owned()];
+        for (at, flag) in flags.iter().chain(&["--service-cidr=127.96.0.0/16"]).enumerate() {
+            values.push(format!("provisioner.extraArgs[{at}]={flag}"));
+        }
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let program = env!("CARGO_BIN_EXE_harbinger");
+        let chart = Chart::install(&plane, program, &values, &[]).await?;
         let options = BootOptions {
             removal: Some(Duration::from_secs(5)),
             ..BootOptions::after(boot, Duration::from_millis(500))
         };
         let boot = cloud.boot(plane.client(), options);
-        let provisioner = provisioner(&plane, &cloud, flags)?;
-        let world = Self { provisioner, boot, cloud, plane, _moto: moto };
+        let webhook = chart.run(&plane, "webhook", Vec::new()).await?;
+        let provisioner = chart.run(&plane, "provisioner", cloud.env()).await?;
+        let world = Self { provisioner, webhook, boot, cloud, chart, plane, _moto: moto };
         world.apply(&format!("{CLASS}---{POOL}")).await?;
         Ok(world)
+    }
+
+    /// A further provisioner, as another replica of the pod would run it.
+    pub(crate) fn another(&self, name: &str) -> Result<Process> {
+        let mut recipe = self.chart.recipe(&self.plane, "provisioner", self.cloud.env())?;
+        name.clone_into(&mut recipe.name);
+        recipe.log = self.plane.dir().join(format!("{name}.log"));
+        for arg in &mut recipe.args {
+            match arg.split_once('=').map(|(flag, _)| flag) {
+                Some("--metrics-listen") => "--metrics-listen=127.0.0.1:0".clone_into(arg),
+                Some("--intent-socket") => arg.push_str(name),
+                Some("--identity") => *arg = format!("--identity={name}"),
+                _ => {}
+            }
+        }
+        Process::spawn(recipe)
     }
 
     /// Applies YAML.
@@ -106,7 +128,8 @@ impl World {
         poll::until("everything is gone", DEADLINE, async || {
             let claims = self.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
             ensure!(claims.trim().is_empty(), "claims: {claims}");
-            let left = nodes.list(&ListParams::default()).await?.items.len();
+            let ours = ListParams::default().labels("karpenter.sh/nodepool");
+            let left = nodes.list(&ours).await?.items.len();
             ensure!(left == 0, "{left} nodes");
             let instances = self.cloud.instances().await?.len();
             ensure!(instances == 0, "{instances} instances");
@@ -120,29 +143,6 @@ impl World {
     pub(crate) fn story(&self) -> String {
         format!("the provisioner's log ends with\n{}", self.provisioner.log_tail(40))
     }
-}
-
-fn provisioner(plane: &Plane, cloud: &Cloud, flags: &[&str]) -> Result<Process> {
-    let kubeconfig = plane.kubeconfig().display().to_string();
-    let mut args: Vec<String> = [
-        "provisioner",
-        "--cluster-name=c1",
-        "--metrics-listen=127.0.0.1:0",
-        "--service-cidr=127.96.0.0/16",
-        "--kubeconfig",
-        &kubeconfig,
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let recipe = Recipe {
-        name: "provisioner".to_owned(),
-        program: PathBuf::from(env!("CARGO_BIN_EXE_harbinger")),
-        args,
-        env: cloud.env(),
-        log: plane.dir().join("provisioner.log"),
-    };
-    Process::spawn(recipe)
 }
 
 const CLASS: &str = "

@@ -6,7 +6,10 @@
     reason = "tests fail by panicking, and may read the clock to measure"
 )]
 
+mod bad_input;
 mod cli;
+mod help;
+mod mutations;
 mod tidy;
 #[cfg(feature = "aws")]
 mod wire;

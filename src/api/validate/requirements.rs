@@ -43,7 +43,7 @@ fn impossible(report: &mut Report, list: &[Requirement], path: &str) {
         if !together.is_empty() || asked_absent || of_key().count() < 2 {
             continue;
         }
-        if let Some((last, _)) = of_key().last() {
+        if let Some((last, _)) = of_key().next_back() {
             let message = format!(
                 "the requirements on {key} exclude each other, so no node can meet them; remove one"
             );

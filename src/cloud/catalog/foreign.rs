@@ -54,9 +54,11 @@ fn capacity_type<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Capacity
 
 fn price<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<MicroDollarsPerHour, D::Error> {
     let dollars = f64::deserialize(reader)?;
-    MicroDollarsPerHour::from_dollars(dollars)
-        .filter(|price| price.0 >= 0)
-        .ok_or_else(|| D::Error::custom(format!("{dollars} is not a price in dollars per hour")))
+    MicroDollarsPerHour::from_dollars(dollars).filter(|price| price.0 >= 0).ok_or_else(|| {
+        D::Error::custom(format!(
+            "{dollars} is not a price in dollars per hour; write a number such as 0.0964"
+        ))
+    })
 }
 
 /// Reads a catalog file: a JSON array of
@@ -64,23 +66,37 @@ fn price<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<MicroDollarsPerH
 /// The types come back sorted by name.
 ///
 /// # Errors
-/// [`CatalogError::Invalid`], which names the entry and the field.
-pub fn from_json(json: &str) -> Result<Vec<Arc<InstanceType>>, CatalogError> {
+/// One [`CatalogError::Invalid`] for each entry that is wrong, with the entry and the field.
+pub fn from_json(json: &str) -> Result<Vec<Arc<InstanceType>>, Vec<CatalogError>> {
+    let wrong = |message: String| vec![CatalogError::invalid("catalog", message)];
     let entries: Vec<&RawValue> = serde_json::from_str(json).map_err(|error| {
-        CatalogError::invalid("catalog", format!("is not a JSON array of instance types: {error}"))
+        wrong(format!(
+            "is not a JSON array of instance types: {error}; write [{{\"name\": …, \"capacity\": …, \
+             \"offerings\": […]}}]"
+        ))
     })?;
     if entries.is_empty() {
-        return Err(CatalogError::invalid("catalog", "has no instance types"));
+        return Err(wrong("has no instance types; write at least one".to_owned()));
     }
     let mut names = BTreeSet::new();
     let mut types = Vec::with_capacity(entries.len());
+    let mut errors = Vec::new();
     for (index, raw) in entries.into_iter().enumerate() {
-        let entry = entry(index, raw)?;
-        if !names.insert(entry.name.clone()) {
-            let place = format!("entry {index} ({:?}): name", entry.name);
-            return Err(CatalogError::invalid(place, "another entry has the same name"));
+        let read = entry(index, raw).and_then(|entry| {
+            if !names.insert(entry.name.clone()) {
+                let place = format!("entry {index} ({:?}): name", entry.name);
+                let message = "another entry has the same name; remove or rename one";
+                return Err(CatalogError::invalid(place, message));
+            }
+            instance_type(index, entry)
+        });
+        match read {
+            Ok(instance) => types.push(Arc::new(instance)),
+            Err(error) => errors.push(error),
         }
-        types.push(Arc::new(instance_type(index, entry)?));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
     }
     types.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(types)
@@ -101,7 +117,10 @@ fn entry(index: usize, raw: &RawValue) -> Result<Entry, CatalogError> {
         CatalogError::invalid(format!("entry {index}{name}: {}", error.path()), message)
     })?;
     if entry.name.is_empty() {
-        return Err(CatalogError::invalid(format!("entry {index}: name"), "is empty"));
+        return Err(CatalogError::invalid(
+            format!("entry {index}: name"),
+            "is empty; give it a name",
+        ));
     }
     Ok(entry)
 }
@@ -116,12 +135,18 @@ fn instance_type(index: usize, entry: Entry) -> Result<InstanceType, CatalogErro
         }
     }
     if let Some((name, _)) = entry.capacity.iter().find(|(_, amount)| *amount < 0) {
-        return Err(fail(format!("capacity.{name}"), "must not be negative"));
+        return Err(fail(
+            format!("capacity.{name}"),
+            "must not be negative; write an amount such as 4 or 16Gi",
+        ));
     }
     let mut requirements = Requirements::from_expressions(&entry.requirements);
     let own_name = Requirement::one_of([&*entry.name]);
     if requirements.get(labels::INSTANCE_TYPE).is_some_and(|named| !named.intersects(&own_name)) {
-        return Err(fail("requirements".to_owned(), "name another instance type than the entry's"));
+        return Err(fail(
+            "requirements".to_owned(),
+            "name another instance type than the entry's; remove that requirement",
+        ));
     }
     requirements.insert(labels::INSTANCE_TYPE, own_name);
     let zones = entry.offerings.iter().map(|offer| &*offer.zone);

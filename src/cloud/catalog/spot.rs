@@ -42,7 +42,13 @@ struct Record {
 pub fn spot_prices(json: &str) -> Result<SpotPrices, CatalogError> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let history: History = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        CatalogError::invalid(error.path().to_string(), error.inner().to_string())
+        let path = error.path().to_string();
+        let place = if path == "." { "spot prices".to_owned() } else { path };
+        let wanted = "give what `aws ec2 describe-spot-price-history` prints";
+        CatalogError::invalid(place, format!("{}; {wanted}", error.inner()))
+    })?;
+    reader.end().map_err(|error| {
+        CatalogError::invalid("spot prices", format!("{error}; remove what follows the object"))
     })?;
     let mut listed = BTreeMap::new();
     for (index, record) in history.spot_price_history.into_iter().enumerate() {
@@ -97,7 +103,8 @@ impl SpotPrices {
         match self {
             Self::Discount(share) => {
                 vec![format!(
-                    "spot prices are assumed: {}.{} % below on-demand in every zone",
+                    "spot prices are assumed: {}.{} % below on-demand in every zone; give --spot-prices \
+                     for real ones",
                     share / 10,
                     share % 10
                 )]

@@ -127,7 +127,8 @@ fn foreign_catalogs_that_are_wrong_name_entry_and_field() {
             &["entry 1", "same name"],
         ),
     ] {
-        let error = from_json(&json).unwrap_err().to_string();
+        let errors = from_json(&json).unwrap_err();
+        let error = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         for part in parts {
             assert!(error.contains(part), "{json}: {error}");
         }

@@ -1,4 +1,4 @@
-//! Flags that long-running roles share.
+//! Flags that the roles share: those that run until they are told to end.
 
 use std::collections::BTreeSet;
 

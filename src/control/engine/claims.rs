@@ -1,0 +1,108 @@
+//! Moving claims on: each gets the next step of its life, by a task of its own.
+
+use std::sync::Arc;
+
+use super::{Engine, Message, NOMINATION_LAG};
+use crate::cloud::Cloud;
+use crate::control::{Clock, launch, lifecycle, termination};
+use crate::model::claim::{Claim, ClaimStage};
+use crate::plan::lifecycle::{self as life, Step};
+use crate::plan::nominate::nominations;
+use crate::plan::provision;
+use crate::server::ApiServer;
+
+impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
+    /// Moves every claim that has no task one step on.
+    pub(super) fn step_claims(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        if !snapshot.synced {
+            return;
+        }
+        let now = self.now();
+        self.nominated.retain(|_, at| now - *at < NOMINATION_LAG);
+        for claim in snapshot.claims.values() {
+            if self.busy.contains(&claim.name) {
+                continue;
+            }
+            if claim.deleting() {
+                self.end(claim);
+                continue;
+            }
+            if claim.stage == ClaimStage::Pending {
+                self.resume(claim, now);
+                continue;
+            }
+            let node = snapshot.node_of(claim);
+            let planned = !self.assignments.of(&claim.name).is_empty();
+            let step = life::step(claim, node.map(|node| &**node), planned, now);
+            if matches!(step, Step::Wait { .. } | Step::Done) {
+                continue;
+            }
+            let nominations = match &step {
+                Step::Open { .. } => {
+                    let assigned = self.assignments.of(&claim.name);
+                    let taken = |uid: &str| self.nominated.contains_key(uid);
+                    let chosen = nominations(&snapshot, assigned, &taken);
+                    self.nominated.extend(chosen.iter().map(|pod| (Arc::clone(&pod.uid), now)));
+                    chosen
+                }
+                _ => Vec::new(),
+            };
+            self.busy.insert(Arc::clone(&claim.name));
+            let (context, done) = (self.context.clone(), self.outbox.clone());
+            let (claim, node) = (Arc::clone(claim), node.cloned());
+            self.spawn(async move {
+                lifecycle::carry_out(&context, &claim, node.as_deref(), &step, &nominations).await;
+                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+            });
+        }
+    }
+
+    fn end(&mut self, claim: &Arc<Claim>) {
+        self.busy.insert(Arc::clone(&claim.name));
+        let (context, done) = (self.context.clone(), self.outbox.clone());
+        let (claim, snapshots) = (Arc::clone(claim), self.snapshot.subscribe());
+        self.spawn(async move {
+            termination::terminate(&context, &claim, snapshots).await;
+            drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+        });
+    }
+
+    /// Takes up the launch of a claim that another leader (or we) left unlaunched.
+    fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
+        let Some(group) = provision::launch_group(claim).map(Arc::<str>::from) else { return };
+        // Claims of one plan are created within moments; wait until all have come.
+        if self.busy.contains(&group)
+            || self.just_made.contains_key(&claim.name)
+            || now - claim.created_at < 2
+        {
+            return;
+        }
+        if now - claim.created_at > life::LAUNCH_TIMEOUT {
+            self.busy.insert(Arc::clone(&claim.name));
+            let (context, done, claim) =
+                (self.context.clone(), self.outbox.clone(), Arc::clone(claim));
+            self.spawn(async move {
+                lifecycle::give_up(&context, &claim, "launch_timeout").await;
+                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+            });
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let in_group =
+            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
+        let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
+        let class = self.classes.borrow().get(&claim.class.name).cloned();
+        if !self.catalogs.contains_key(&claim.class.name) {
+            return;
+        }
+        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
+        self.busy.insert(Arc::clone(&group));
+        let (context, done) = (self.context.clone(), self.outbox.clone());
+        let offers = self.offers();
+        self.spawn(async move {
+            launch::resumed(&context, class, &pool, &members, &group, &offers).await;
+            drop(done.send(Message::Done(group)).await);
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! EC2 has no capacity, or does not want to be asked.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testbed::cloud::{CapacityType, Effect, Entry, Pool, Rule};
+
+use super::world::World;
+
+const PODS: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
+    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let usual = timed(&world).await?;
+    let asked = pools(&world.cloud.journal().of("CreateFleet")[0]);
+    ensure!(asked.len() > 3, "only {} offerings were asked for", asked.len());
+
+    // The call itself goes on to the next offering.
+    for pool in &asked[..3] {
+        world.cloud.market().set_capacity(pool.clone(), 0);
+    }
+    let three = timed(&world).await?;
+
+    // Nothing that the first call asks for: its claims must be given up and their pods planned anew.
+    world.cloud.market().lift_limits();
+    world.cloud.rules().push(Rule::new(Effect::InsufficientCapacity).times(1));
+    let all = timed(&world).await?;
+    let calls = world.cloud.journal().of("CreateFleet");
+    let first = calls.iter().find(|call| call.instance_ids.is_empty());
+    let first = first.context("no call was refused")?;
+    let empty = pools(first);
+    // Other calls of the same plan may be under way, but no claim made later asks for them.
+    let group = |call: &Entry| call.params.get("ClientToken").cloned();
+    let together = Duration::from_millis(50);
+    let later = calls.iter().filter(|call| call.at > first.at + first.took + together);
+    let later: Vec<Pool> =
+        later.filter(|call| group(call) != group(first)).flat_map(pools).collect();
+    ensure!(!later.is_empty(), "nothing was planned anew");
+    ensure!(later.iter().all(|pool| !empty.contains(pool)), "an empty pool was asked for again");
+    println!(
+        "{PODS} pods ran after {usual:?}; with the three cheapest pools empty after {three:?}; with \
+         all {} pools of the first call empty after {all:?}",
+        empty.len()
+    );
+    world.cloud.journal().ensure_sound()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_launches_are_kept_and_sent_again() -> Result<()> {
+    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    world.cloud.rules().push(Rule::new(Effect::Throttle).on("CreateFleet"));
+    let namespace = world.plane.namespace("throttled").await?;
+    let asked = Instant::now();
+    world.deploy(&namespace, "web", PODS).await?;
+    // Not a wait for something, but how long the fault lasts.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let refused = world.cloud.journal().of("CreateFleet").len();
+    world.cloud.rules().clear();
+    world.running(&namespace, PODS as usize).await?;
+    println!(
+        "{PODS} pods ran after {:?}; {refused} calls were throttled for 20 s",
+        asked.elapsed()
+    );
+    ensure!(refused >= 2, "{refused} calls");
+    let launched: usize =
+        world.cloud.journal().of("CreateFleet").iter().map(|e| e.instance_ids.len()).sum();
+    let live = world.cloud.instances().await?.len();
+    ensure!(launched == live, "{launched} were launched, {live} are there");
+    Ok(())
+}
+
+/// Runs a Deployment and takes it away again; returns how long its pods took to run.
+async fn timed(world: &World) -> Result<Duration> {
+    let namespace = world.plane.namespace("short").await?;
+    world.cloud.journal().clear();
+    let asked = Instant::now();
+    world.deploy(&namespace, "web", PODS).await?;
+    world.running(&namespace, PODS as usize).await?;
+    let took = asked.elapsed();
+    world.scale(&namespace, "web", 0).await?;
+    world.empty().await?;
+    Ok(took)
+}
+
+/// What a CreateFleet asked for, in its order.
+fn pools(call: &Entry) -> Vec<Pool> {
+    let spot = call.params.get("TargetCapacitySpecification.DefaultTargetCapacityType");
+    let kind = match spot.map(String::as_str) {
+        Some("spot") => CapacityType::Spot,
+        _ => CapacityType::OnDemand,
+    };
+    let mut places: BTreeMap<(u32, u32), (String, String)> = BTreeMap::new();
+    for (key, value) in &call.params {
+        let parts: Vec<&str> = key.split('.').collect();
+        let ["LaunchTemplateConfigs", config, "Overrides", at, field] = parts[..] else { continue };
+        let (Ok(config), Ok(at)) = (config.parse(), at.parse()) else { continue };
+        let place = places.entry((config, at)).or_default();
+        match field {
+            "InstanceType" => place.0.clone_from(value),
+            "AvailabilityZone" => place.1.clone_from(value),
+            _ => {}
+        }
+    }
+    places.into_values().map(|(kind_of, zone)| Pool::new(&kind_of, &zone, kind)).collect()
+}
