@@ -53,6 +53,9 @@ impl World {
         let provisioner = chart.run(&plane, "provisioner", cloud.env()).await?;
         let world = Self { provisioner, webhook, boot, cloud, chart, plane, _moto: moto };
         world.apply(&format!("{CLASS}---{POOL}")).await?;
+        // Until the class is resolved nothing can be bought, and nothing is worth measuring.
+        let ready = ["wait", "--for=condition=Ready", "nodepool/default", "--timeout=60s"];
+        world.plane.kubectl(&ready, "").await.with_context(|| world.story())?;
         Ok(world)
     }
 
