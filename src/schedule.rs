@@ -22,6 +22,8 @@ mod pack;
 pub mod problem;
 pub mod reason;
 mod relax;
+pub mod relief;
+pub mod removal;
 pub mod solution;
 pub mod solve;
 mod topology;

@@ -19,7 +19,7 @@ use crate::cloud::offerings::Unavailable;
 use crate::cloud::settings::ClassSettings;
 use crate::cloud::{ClassCatalog, CloudError};
 use crate::model::instance::{CapacityType, InstanceType, Offering};
-use crate::model::requirement::Requirements;
+use crate::model::requirement::{Requirements, Texts};
 
 type TypeList = Arc<[Arc<InstanceType>]>;
 
@@ -135,13 +135,16 @@ impl Parts {
     fn build(&self) -> TypeList {
         let zones = network::zones(&self.subnets);
         let images = images(&self.amis);
+        let mut texts = Texts::default();
         self.types
             .facts
             .values()
             .filter_map(|facts| {
                 let offerings = self.offerings(facts, &zones)?;
-                let kind = facts.instance_type(&self.region, &self.settings, &zones, offerings);
+                let mut kind =
+                    facts.instance_type(&self.region, &self.settings, &zones, offerings);
                 image_of(&images, &kind.requirements)?;
+                kind.requirements.compact(&mut texts);
                 Some(Arc::new(kind))
             })
             .collect()

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::simulate::Source;
-use crate::simulate::Report;
+use crate::simulate::report::{Report, meant};
 
 /// Says where a pod or workload of the manifests goes, or why it fits nowhere.
 #[derive(Args, Debug)]
@@ -20,12 +20,12 @@ pub struct Explain {
 
 impl Explain {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let report = match self.source.simulate()? {
+        let name =
+            if self.name.contains('/') { self.name } else { format!("default/{}", self.name) };
+        let report = match self.source.simulate(Some(&name))? {
             Ok(report) => report,
             Err(code) => return Ok(code),
         };
-        let name =
-            if self.name.contains('/') { self.name } else { format!("default/{}", self.name) };
         let text = explain(&report, &name)?;
         if text.is_empty() {
             return Ok(super::complain(&[format!(
@@ -35,11 +35,6 @@ impl Explain {
         super::print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Whether a pod is the named one or one of the named workload's.
-fn meant(pod: &str, name: &str) -> bool {
-    pod == name || pod.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn explain(report: &Report, name: &str) -> Result<String, std::fmt::Error> {
@@ -67,6 +62,12 @@ fn explain(report: &Report, name: &str) -> Result<String, std::fmt::Error> {
         for reason in &pod.reasons {
             writeln!(out, "  {reason}")?;
         }
+        if !pod.fits_if.is_empty() {
+            writeln!(out, "  It would fit if {}.", pod.fits_if.join(", and if "))?;
+        }
+    }
+    for relaxed in report.relaxed.iter().filter(|relaxed| meant(&relaxed.pod, name)) {
+        writeln!(out, "{}: {} pods gave up: {}", relaxed.pod, relaxed.count, relaxed.preference)?;
     }
     for finding in report.admission.iter().filter(|finding| meant(&finding.pod, name)) {
         writeln!(out, "{}: admission: {}: {}", finding.pod, finding.action, finding.message)?;

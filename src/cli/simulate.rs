@@ -69,7 +69,12 @@ pub enum Output {
 
 impl Source {
     /// Reads, checks and plans; input errors are printed and become the exit code.
-    pub(super) fn simulate(&self) -> Result<std::result::Result<Report, ExitCode>> {
+    ///
+    /// For the named pod or workload the nearest change is looked for where it fits nowhere.
+    pub(super) fn simulate(
+        &self,
+        explain: Option<&str>,
+    ) -> Result<std::result::Result<Report, ExitCode>> {
         #[expect(clippy::disallowed_methods, reason = "only the report's timing reads the clock")]
         let now = std::time::Instant::now;
         let start = now();
@@ -79,7 +84,7 @@ impl Source {
         let (input, wrong) = input::sort(upgraded.objects);
         errors.extend(wrong);
         let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let settings = self.settings();
+        let settings = self.settings(explain);
         match &settings {
             Ok(settings) => match cross(&input, settings) {
                 Ok(wrong) => errors.extend(wrong.iter().map(ToString::to_string)),
@@ -110,7 +115,7 @@ impl Source {
     }
 
     /// The settings, or everything that is wrong with the files and flags that they come from.
-    fn settings(&self) -> Result<Settings, Vec<String>> {
+    fn settings(&self, explain: Option<&str>) -> Result<Settings, Vec<String>> {
         let mut errors = Vec::new();
         let catalog =
             self.catalog.as_ref().and_then(|file| of(file, catalog::from_json, &mut errors));
@@ -123,7 +128,8 @@ impl Source {
         #[expect(clippy::cast_possible_truncation, reason = "a share below 1")]
         let discount = SpotPrices::Discount((self.spot_discount * 1000.0).round() as i64);
         let spot = table.unwrap_or(discount);
-        Ok(Settings { region: self.region.clone(), spot, catalog, now: SystemClock.now() })
+        let (region, now) = (self.region.clone(), SystemClock.now());
+        Ok(Settings { region, spot, catalog, now, explain: explain.map(str::to_owned) })
     }
 }
 
@@ -156,7 +162,7 @@ fn cross(input: &input::Input, settings: &Settings) -> Result<Vec<load::InputErr
 
 impl Simulate {
     pub(super) fn run(self) -> Result<ExitCode> {
-        let report = match self.source.simulate()? {
+        let report = match self.source.simulate(None)? {
             Ok(report) => report,
             Err(code) => return Ok(code),
         };

@@ -23,6 +23,7 @@ use super::facts::{Facts, Zone};
 use super::settings::ClassSettings;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::money::MicroDollarsPerHour;
+use crate::model::requirement::Texts;
 
 /// Region that the built-in prices are of.
 pub const PRICED_REGION: &str = "us-east-1";
@@ -145,6 +146,7 @@ impl Catalog {
         };
         let zones: Vec<Zone> =
             zones.iter().map(|name| Zone { name: Arc::from(&**name), id: Arc::from("") }).collect();
+        let mut texts = Texts::default();
         let instance_type = |row: &Row| {
             let on_demand = row.p?;
             let offered = *row.z.get(region)?;
@@ -154,7 +156,9 @@ impl Catalog {
                 .flat_map(|(_, zone)| offers(&row.f, zone, on_demand, spot))
                 .map(|offer| Offering { available: compatible && offer.available, ..offer })
                 .collect();
-            Some(Arc::new(row.f.instance_type(region, settings, &zones, offerings)))
+            let mut kind = row.f.instance_type(region, settings, &zones, offerings);
+            kind.requirements.compact(&mut texts);
+            Some(Arc::new(kind))
         };
         Ok(self.rows.iter().filter_map(instance_type).collect())
     }

@@ -3,13 +3,18 @@
 //! A requirement constrains one label key. Pools, instance types, node selectors and claims are all
 //! conjunctions of requirements, and scheduling asks whether two of them can hold at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::labels::Labels;
+
+/// Values of a label, sorted and distinct. Nearly every requirement of an instance type has one,
+/// and a catalog has forty thousand requirements.
+type Values = SmallVec<[Arc<str>; 1]>;
 
 /// The operators of node selectors; `Gte` and `Lte` exist in `karpenter.sh/v1` only.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -65,7 +70,7 @@ pub struct Expression {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Requirement {
     complement: bool,
-    values: BTreeSet<Arc<str>>,
+    values: Values,
     at_least: Option<i64>,
     at_most: Option<i64>,
     /// Whether the label may be absent: `NotIn` and `DoesNotExist` hold for nodes without it.
@@ -77,25 +82,25 @@ pub struct Requirement {
 impl Requirement {
     /// Any value, but the label must exist.
     pub fn exists() -> Self {
-        Self::of(true, BTreeSet::new(), false)
+        Self::of(true, smallvec![], false)
     }
 
     /// The label must be absent.
     pub fn does_not_exist() -> Self {
-        Self::of(false, BTreeSet::new(), true)
+        Self::of(false, smallvec![], true)
     }
 
     /// One of the values.
     pub fn one_of<T: Into<Arc<str>>>(values: impl IntoIterator<Item = T>) -> Self {
-        Self::of(false, values.into_iter().map(Into::into).collect(), false)
+        Self::of(false, sorted(values), false)
     }
 
     /// None of the values; the label may be absent.
     pub fn none_of<T: Into<Arc<str>>>(values: impl IntoIterator<Item = T>) -> Self {
-        Self::of(true, values.into_iter().map(Into::into).collect(), true)
+        Self::of(true, sorted(values), true)
     }
 
-    fn of(complement: bool, values: BTreeSet<Arc<str>>, absent_ok: bool) -> Self {
+    fn of(complement: bool, values: Values, absent_ok: bool) -> Self {
         Self { complement, values, at_least: None, at_most: None, absent_ok, min_values: None }
     }
 
@@ -120,14 +125,18 @@ impl Requirement {
 
     fn bounded(at_least: Option<i64>, at_most: Option<i64>) -> Self {
         if at_least.is_none() && at_most.is_none() {
-            return Self::of(false, BTreeSet::new(), false);
+            return Self::of(false, smallvec![], false);
         }
         Self { at_least, at_most, ..Self::exists() }
     }
 
     /// Whether a node whose label has `value` satisfies the requirement.
     pub fn allows(&self, value: &str) -> bool {
-        self.values.contains(value) != self.complement && self.within_bounds(value)
+        self.has(value) != self.complement && self.within_bounds(value)
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.values.binary_search_by(|known| (**known).cmp(value)).is_ok()
     }
 
     /// Whether a node without the label satisfies the requirement.
@@ -145,8 +154,8 @@ impl Requirement {
         })
     }
 
-    /// The values, when the set is finite (`In`).
-    pub fn finite_values(&self) -> Option<&BTreeSet<Arc<str>>> {
+    /// The values, sorted, when the set is finite (`In`).
+    pub fn finite_values(&self) -> Option<&[Arc<str>]> {
         (!self.complement).then_some(&self.values)
     }
 
@@ -173,10 +182,10 @@ impl Requirement {
             (a, b) => a.or(b),
         };
         let (complement, values) = match (self.complement, other.complement) {
-            (true, true) => (true, self.values.union(&other.values).cloned().collect()),
-            (false, false) => (false, self.values.intersection(&other.values).cloned().collect()),
-            (false, true) => (false, self.values.difference(&other.values).cloned().collect()),
-            (true, false) => (false, other.values.difference(&self.values).cloned().collect()),
+            (true, true) => (true, sorted(self.values.iter().chain(&other.values).cloned())),
+            (false, false) => (false, self.values_where(|value| other.has(value))),
+            (false, true) => (false, self.values_where(|value| !other.has(value))),
+            (true, false) => (false, other.values_where(|value| !self.has(value))),
         };
         let mut both = Self {
             complement,
@@ -188,13 +197,15 @@ impl Requirement {
         };
         if !both.complement {
             // A finite set needs no bounds once the values outside of them are gone.
-            let kept =
-                both.values.iter().filter(|value| both.within_bounds(value)).cloned().collect();
-            both.values = kept;
+            both.values = both.values_where(|value| both.within_bounds(value));
             both.at_least = None;
             both.at_most = None;
         }
         both
+    }
+
+    fn values_where(&self, keep: impl Fn(&str) -> bool) -> Values {
+        self.values.iter().filter(|value| keep(value)).cloned().collect()
     }
 
     /// Whether a node can satisfy both: some value is allowed by both, or both allow absence.
@@ -266,10 +277,37 @@ impl fmt::Display for Requirement {
     }
 }
 
+fn sorted<T: Into<Arc<str>>>(values: impl IntoIterator<Item = T>) -> Values {
+    let mut values: Values = values.into_iter().map(Into::into).collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// Texts that many requirements have in common, each kept once.
+///
+/// A catalog spells 36 label keys for each of some 1,100 instance types; shared, they cost nothing.
+#[derive(Debug, Default)]
+pub struct Texts {
+    known: BTreeSet<Arc<str>>,
+}
+
+impl Texts {
+    fn share(&mut self, text: &mut Arc<str>) {
+        match self.known.get(text) {
+            Some(known) => *text = Arc::clone(known),
+            None => {
+                self.known.insert(Arc::clone(text));
+            }
+        }
+    }
+}
+
 /// A conjunction of requirements, one per label key.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Requirements {
-    by_key: BTreeMap<Arc<str>, Requirement>,
+    /// Sorted by key.
+    by_key: Vec<(Arc<str>, Requirement)>,
 }
 
 impl Requirements {
@@ -300,34 +338,53 @@ impl Requirements {
     /// normalised first.
     pub fn insert(&mut self, key: &str, requirement: Requirement) {
         let key = super::labels::normalize_key(key);
-        match self.by_key.get_mut(key) {
-            Some(existing) => *existing = existing.intersect(&requirement),
-            None => {
-                self.by_key.insert(Arc::from(key), requirement);
+        match self.position(key) {
+            Ok(at) => {
+                let existing = &mut self.by_key[at].1;
+                *existing = existing.intersect(&requirement);
             }
+            Err(at) => self.by_key.insert(at, (Arc::from(key), requirement)),
         }
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.by_key.binary_search_by(|(known, _)| (**known).cmp(key))
     }
 
     /// Adds all requirements of `other`.
     pub fn extend(&mut self, other: &Self) {
         for (key, requirement) in &other.by_key {
-            self.insert(key, requirement.clone());
+            match self.position(key) {
+                Ok(at) => self.by_key[at].1 = self.by_key[at].1.intersect(requirement),
+                Err(at) => self.by_key.insert(at, (Arc::clone(key), requirement.clone())),
+            }
+        }
+    }
+
+    /// Lets go of room to grow and takes texts that `texts` knows from there, so that long-lived
+    /// requirements are small.
+    pub fn compact(&mut self, texts: &mut Texts) {
+        self.by_key.shrink_to_fit();
+        for (key, requirement) in &mut self.by_key {
+            texts.share(key);
+            requirement.values.shrink_to_fit();
+            requirement.values.iter_mut().for_each(|value| texts.share(value));
         }
     }
 
     /// The requirement on `key`.
     pub fn get(&self, key: &str) -> Option<&Requirement> {
-        self.by_key.get(key)
+        self.position(key).ok().map(|at| &self.by_key[at].1)
     }
 
     /// Removes the requirement on `key`.
     pub fn remove(&mut self, key: &str) -> Option<Requirement> {
-        self.by_key.remove(key)
+        self.position(key).ok().map(|at| self.by_key.remove(at).1)
     }
 
     /// All requirements in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Requirement)> {
-        self.by_key.iter()
+        self.by_key.iter().map(|(key, requirement)| (key, requirement))
     }
 
     /// Whether nothing is required.
@@ -337,13 +394,8 @@ impl Requirements {
 
     /// The first key on which no node can satisfy both; keys that only one side names never
     /// conflict. This is the test between pool and instance type.
-    pub fn conflict<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
-        self.by_key
-            .iter()
-            .find(|(key, requirement)| {
-                other.by_key.get(*key).is_some_and(|theirs| !requirement.intersects(theirs))
-            })
-            .map(|(key, _)| &**key)
+    pub fn conflict<'a>(&'a self, other: &Self) -> Option<&'a str> {
+        self.first(|key, ours| other.get(key).is_some_and(|theirs| !ours.intersects(theirs)))
     }
 
     /// The first key of `self` (what a pod asks) that a node described by `node` cannot meet.
@@ -351,13 +403,15 @@ impl Requirements {
     /// A key that `node` does not define is met only by requirements that allow absence, or where
     /// `open` says that the key may still take any value (well-known keys of a pool template).
     pub fn unmet<'a>(&'a self, node: &Self, open: impl Fn(&str) -> bool) -> Option<&'a str> {
-        self.by_key
-            .iter()
-            .find(|(key, requirement)| match node.by_key.get(*key) {
-                Some(theirs) => !requirement.intersects(theirs),
-                None => !requirement.allows_absent() && !open(key),
-            })
-            .map(|(key, _)| &**key)
+        self.first(|key, ours| match node.get(key) {
+            Some(theirs) => !ours.intersects(theirs),
+            None => !ours.allows_absent() && !open(key),
+        })
+    }
+
+    fn first(&self, test: impl Fn(&str, &Requirement) -> bool) -> Option<&str> {
+        let mut entries = self.by_key.iter();
+        entries.find(|(key, requirement)| test(key, requirement)).map(|(key, _)| &**key)
     }
 
     /// Whether a node with these labels meets every requirement.

@@ -47,12 +47,12 @@ pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDolla
     wide.sort_unstable();
     wide.dedup();
     let mut best: BTreeMap<(usize, Vec<bool>), usize> = BTreeMap::new();
-    for (index, column) in model.compiled.columns.iter().enumerate() {
+    for (index, column) in model.compiled.offers.columns.iter().enumerate() {
         let admits: Vec<bool> =
             wide.iter().map(|set| model.compiled.sets.get(*set).contains(index)).collect();
         if admits.contains(&true) {
             let entry = best.entry((column.room, admits)).or_insert(index);
-            if column.price < model.compiled.columns[*entry].price {
+            if column.price < model.compiled.offers.columns[*entry].price {
                 *entry = index;
             }
         }
@@ -69,7 +69,7 @@ pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDolla
         for &column in &columns {
             let most = fit(model, column, *group).min(*count);
             if most > 0.0 {
-                cuts.push((vec![(at, most)], model.compiled.columns[column].price as f64));
+                cuts.push((vec![(at, most)], model.compiled.offers.columns[column].price as f64));
             }
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDolla
         let mut worst = 1.0_f64;
         let mut found: Vec<(f64, Mix, f64)> = Vec::new();
         for &column in &columns {
-            let price = model.compiled.columns[column].price as f64;
+            let price = model.compiled.offers.columns[column].price as f64;
             let Some((worth, mix)) = fullest(model, column, &groups, &values) else { continue };
             worst = worst.max(worth / price.max(1.0));
             if worth > price * (1.0 + 1e-7) {
@@ -115,7 +115,7 @@ pub(super) fn prices(
     groups: &[(usize, f64)],
     columns: &[usize],
 ) -> Vec<f64> {
-    let dims = model.compiled.dims.len();
+    let dims = model.compiled.offers.dims.len();
     let mut total = vec![0.0_f64; dims];
     for (group, count) in groups {
         let request = &model.groups[*group].request;
@@ -125,17 +125,17 @@ pub(super) fn prices(
     let vars: Vec<_> = total.iter().map(|_| lp.add_var(1.0, (0.0, f64::INFINITY))).collect();
     for &column in columns {
         // Shares of the whole demand keep the program's numbers near one.
-        let room = &model.rooms[model.compiled.columns[column].room];
+        let room = &model.rooms[model.compiled.offers.columns[column].room];
         let terms: Vec<_> = (0..dims)
             .filter(|dim| total[*dim] > 0.0 && room[*dim] > 0.0)
             .map(|dim| (vars[dim], room[dim] / total[dim]))
             .collect();
-        lp.add_constraint(&*terms, ComparisonOp::Le, model.compiled.columns[column].price as f64);
+        lp.add_constraint(&*terms, ComparisonOp::Le, model.compiled.offers.columns[column].price as f64);
     }
     // A resource that nobody asks or no column has is worth nothing.
     for (dim, var) in vars.iter().enumerate() {
         if total[dim] <= 0.0
-            || columns.iter().all(|c| model.rooms[model.compiled.columns[*c].room][dim] <= 0.0)
+            || columns.iter().all(|c| model.rooms[model.compiled.offers.columns[*c].room][dim] <= 0.0)
         {
             lp.add_constraint([(*var, 1.0)], ComparisonOp::Le, 0.0);
         }
@@ -152,7 +152,7 @@ fn fit(model: &Model<'_, '_>, column: usize, group: usize) -> f64 {
         return 0.0;
     }
     let mut most = f64::from(of.per_node);
-    for (asked, room) in of.request.iter().zip(&model.rooms[model.compiled.columns[column].room]) {
+    for (asked, room) in of.request.iter().zip(&model.rooms[model.compiled.offers.columns[column].room]) {
         if *asked > 0.0 {
             most = most.min((room / asked).floor().max(0.0));
         }
@@ -190,7 +190,7 @@ fn fullest(
     if vars.is_empty() {
         return None;
     }
-    let room = &model.rooms[model.compiled.columns[column].room];
+    let room = &model.rooms[model.compiled.offers.columns[column].room];
     for (dim, room) in room.iter().enumerate() {
         // Shares of the room keep the program's numbers near one.
         let scale = room.max(1.0);

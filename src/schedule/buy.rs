@@ -35,15 +35,15 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
     pub(super) fn new(model: &'m Model<'c, 'p>, limits: &[i64], open: &[Open]) -> Self {
         let compiled = model.compiled;
         let mut by_price: Vec<Vec<usize>> = vec![Vec::new(); compiled.problem.pools.len()];
-        for (index, column) in compiled.columns.iter().enumerate() {
+        for (index, column) in compiled.offers.columns.iter().enumerate() {
             by_price[column.pool].push(index);
         }
         for columns in &mut by_price {
-            columns.sort_unstable_by_key(|index| (compiled.columns[*index].price, *index));
+            columns.sort_unstable_by_key(|index| (compiled.offers.columns[*index].price, *index));
         }
         let mut nodes = vec![0_i64; compiled.problem.pools.len()];
         for node in open {
-            nodes[compiled.columns[node.column].pool] += i64::from(node.copies);
+            nodes[compiled.offers.columns[node.column].pool] += i64::from(node.copies);
         }
         let slack = model
             .limits
@@ -63,7 +63,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
     /// Turns equal nodes into one [`NewNode`] each, with their pods by demand.
     pub(super) fn buy(&mut self, open: &Open, solution: &mut Solution) {
         let compiled = self.model.compiled;
-        let column = compiled.columns[open.column];
+        let column = compiled.offers.columns[open.column];
         let slot = &compiled.problem.pools[column.pool];
         let columns = self.acceptable(open);
         let custom: Vec<usize> = open
@@ -91,7 +91,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let choice = acceptable.first().copied().unwrap_or_else(|| offering(compiled, open.column));
         let bought = &slot.types[choice.type_index].offerings[choice.offering_index];
         let first = key.1.first().copied().unwrap_or(open.column);
-        let daemons = &compiled.daemon_requests[compiled.columns[first].room];
+        let daemons = &compiled.offers.daemon_requests[compiled.offers.columns[first].room];
         for _ in 0..open.copies {
             let mut pods: Vec<(usize, u32)> = Vec::with_capacity(open.pods.len());
             let mut requested = daemons.clone();
@@ -146,8 +146,8 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
     /// types. The first is what is bought.
     fn acceptable(&self, open: &Open) -> Vec<usize> {
         let compiled = self.model.compiled;
-        let choice = compiled.columns[open.column];
-        let mut need = vec![0_i64; compiled.dims.len()];
+        let choice = compiled.offers.columns[open.column];
+        let mut need = vec![0_i64; compiled.offers.dims.len()];
         let mut sets: Vec<usize> = Vec::with_capacity(open.pods.len());
         for (item, count) in &open.pods {
             let of = &self.model.items[*item];
@@ -163,8 +163,8 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let mut types: BTreeSet<usize> = BTreeSet::new();
         let mut kept = Vec::new();
         for &index in &self.by_price[choice.pool] {
-            let column = &compiled.columns[index];
-            let fits = compiled.rooms[column.room]
+            let column = &compiled.offers.columns[index];
+            let fits = compiled.offers.rooms[column.room]
                 .iter()
                 .zip(&need)
                 .all(|(room, need)| *need <= 0 || need <= room);
@@ -191,7 +191,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
 }
 
 fn offering(compiled: &Compiled<'_>, column: usize) -> OfferingRef {
-    let column = compiled.columns[column];
+    let column = compiled.offers.columns[column];
     OfferingRef { type_index: column.type_index, offering_index: column.offering_index }
 }
 

@@ -50,16 +50,44 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
     judge.limits();
     judge.gangs();
     judge.money();
-    judge
-        .found
-        .extend(binding::judge(problem, solution).into_iter().map(|(_, violation)| violation));
+    let stuck = binding::play(problem, solution).err().unwrap_or_default();
+    judge.found.extend(stuck.into_iter().map(|(_, violation)| violation));
     judge.found
+}
+
+/// Where a pod is planned.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Spot {
+    /// Position in [`Problem::nodes`].
+    Existing(usize),
+    /// Position in [`Solution::new_nodes`].
+    New(usize),
+}
+
+/// A pod that binds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// Its node.
+    pub spot: Spot,
+    /// Position in [`Problem::demands`].
+    pub demand: usize,
+    /// Whether all new nodes exist by then; before, none does.
+    pub opened: bool,
+}
+
+/// An order in which the kube-scheduler can bind the pods of a solution one after another.
+///
+/// # Errors
+/// The pods that could not bind in any order that was tried.
+pub fn binding_order(problem: &Problem, solution: &Solution) -> Result<Vec<Step>, Vec<Violation>> {
+    binding::play(problem, solution)
+        .map_err(|stuck| stuck.into_iter().map(|(_, violation)| violation).collect())
 }
 
 /// Demands with pods that could not bind, in any order that was tried.
 pub(super) fn unbindable(problem: &Problem, solution: &Solution) -> Vec<usize> {
-    let mut demands: Vec<usize> =
-        binding::judge(problem, solution).into_iter().map(|(demand, _)| demand).collect();
+    let stuck = binding::play(problem, solution).err().unwrap_or_default();
+    let mut demands: Vec<usize> = stuck.into_iter().map(|(demand, _)| demand).collect();
     demands.sort_unstable();
     demands.dedup();
     demands

@@ -11,7 +11,7 @@ use fixedbitset::FixedBitSet;
 
 use super::feasible::{self, daemon_requests};
 use super::host::{self, Host};
-use super::problem::Problem;
+use super::problem::{PoolSlot, Problem};
 use super::reason::Reason;
 use super::relax::Want;
 use super::topology::{Rules, Topology};
@@ -144,18 +144,94 @@ impl Sets {
     }
 }
 
-/// What the packer works on.
-#[derive(Clone, Debug)]
-pub(super) struct Compiled<'a> {
-    pub(super) problem: &'a Problem,
+/// What can be bought, in ordinals. It depends on pools and DaemonSets alone, so all solves about one
+/// cluster can share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offers {
     /// Resources that anything asks.
     pub(super) dims: Vec<Arc<str>>,
-    pub(super) shapes: Vec<Shape>,
     pub(super) columns: Vec<Column>,
     /// What a new node of a pool and type leaves for pods, by dimension.
     pub(super) rooms: Vec<Vec<i64>>,
     /// DaemonSet requests on it.
     pub(super) daemon_requests: Vec<Resources>,
+}
+
+impl Offers {
+    /// What the pools of `problem` offer to pods that ask for no other resources than `pods` do.
+    pub(super) fn new<'p>(
+        problem: &Problem,
+        pods: impl IntoIterator<Item = &'p Arc<PodShape>>,
+    ) -> Self {
+        let mut names: BTreeSet<&str> = BTreeSet::from([PODS]);
+        for pod in pods {
+            names.extend(pod.requests.iter().map(|(name, _)| name));
+        }
+        let mut offers =
+            Self { dims: names.into_iter().map(Arc::from).collect(), ..Self::default() };
+        for (pool, slot) in problem.pools.iter().enumerate() {
+            if slot.pool.ready && !slot.pool.fixed {
+                offers.add_pool(problem, pool, slot);
+            }
+        }
+        offers
+    }
+
+    fn add_pool(&mut self, problem: &Problem, pool: usize, slot: &PoolSlot) {
+        let zones = slot.pool.requirements.get(labels::ZONE);
+        let kinds = slot.pool.requirements.get(labels::CAPACITY_TYPE);
+        for (type_index, instance) in slot.types.iter().enumerate() {
+            if slot.pool.requirements.conflict(&instance.requirements).is_some() {
+                continue;
+            }
+            let room = self.rooms.len();
+            let before = self.columns.len();
+            for (offering_index, offering) in instance.offerings.iter().enumerate() {
+                if offering.available
+                    && zones.is_none_or(|r| r.allows(&offering.zone))
+                    && kinds.is_none_or(|r| r.allows(offering.capacity_type.label()))
+                {
+                    let price = (offering.price + slot.volume_price).0;
+                    self.columns.push(Column { pool, type_index, offering_index, price, room });
+                }
+            }
+            if self.columns.len() > before {
+                let daemons = daemon_requests(problem, pool, instance);
+                let room = instance.allocatable().minus(&daemons);
+                self.rooms.push(self.vector(&room));
+                self.daemon_requests.push(daemons);
+            }
+        }
+    }
+
+    /// The greatest room of any type, by dimension; at least 1.
+    pub(super) fn largest(&self) -> Vec<i64> {
+        let mut most = vec![1_i64; self.dims.len()];
+        for room in &self.rooms {
+            for (most, amount) in most.iter_mut().zip(room) {
+                *most = (*most).max(*amount);
+            }
+        }
+        most
+    }
+
+    /// Whether all resources that are asked are among the dimensions.
+    pub(super) fn knows(&self, requests: &Resources) -> bool {
+        requests.iter().all(|(name, _)| self.dims.iter().any(|known| **known == *name))
+    }
+
+    /// Amounts by dimension.
+    pub(super) fn vector(&self, resources: &Resources) -> Vec<i64> {
+        self.dims.iter().map(|name| resources.get(name)).collect()
+    }
+}
+
+/// What the packer works on.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) offers: &'a Offers,
+    pub(super) shapes: Vec<Shape>,
     pub(super) sets: Sets,
     pub(super) topology: Topology,
     /// Host ports that pods ask for.
@@ -179,19 +255,15 @@ struct Admitted {
 }
 
 impl<'a> Compiled<'a> {
-    pub(super) fn new(problem: &'a Problem, pieces: &[Piece]) -> Self {
+    pub(super) fn new(problem: &'a Problem, offers: &'a Offers, pieces: &[Piece]) -> Self {
         let mut compiled = Self {
             problem,
-            dims: dimensions(problem),
+            offers,
             shapes: Vec::new(),
-            columns: Vec::new(),
-            rooms: Vec::new(),
-            daemon_requests: Vec::new(),
             sets: Sets::default(),
             topology: Topology::default(),
             ports: Vec::new(),
         };
-        compiled.add_columns();
         compiled.add_shapes(pieces);
         host::compile(&mut compiled);
         compiled
@@ -200,11 +272,6 @@ impl<'a> Compiled<'a> {
     /// The type of a column.
     pub(super) fn instance_type(&self, column: &Column) -> &'a InstanceType {
         &self.problem.pools[column.pool].types[column.type_index]
-    }
-
-    /// Amounts by dimension.
-    pub(super) fn vector(&self, resources: &Resources) -> Vec<i64> {
-        self.dims.iter().map(|name| resources.get(name)).collect()
     }
 
     /// Columns of a shape.
@@ -222,42 +289,10 @@ impl<'a> Compiled<'a> {
         feasible::template_meets(&self.problem.pools[pool].pool.requirements, instance, alternative)
     }
 
-    fn add_columns(&mut self) {
-        for (pool, slot) in self.problem.pools.iter().enumerate() {
-            if !slot.pool.ready || slot.pool.fixed {
-                continue;
-            }
-            let zones = slot.pool.requirements.get(labels::ZONE);
-            let kinds = slot.pool.requirements.get(labels::CAPACITY_TYPE);
-            for (type_index, instance) in slot.types.iter().enumerate() {
-                if slot.pool.requirements.conflict(&instance.requirements).is_some() {
-                    continue;
-                }
-                let room = self.rooms.len();
-                let before = self.columns.len();
-                for (offering_index, offering) in instance.offerings.iter().enumerate() {
-                    if offering.available
-                        && zones.is_none_or(|r| r.allows(&offering.zone))
-                        && kinds.is_none_or(|r| r.allows(offering.capacity_type.label()))
-                    {
-                        let price = (offering.price + slot.volume_price).0;
-                        self.columns.push(Column { pool, type_index, offering_index, price, room });
-                    }
-                }
-                if self.columns.len() > before {
-                    let daemons = daemon_requests(self.problem, pool, instance);
-                    let room = instance.allocatable().minus(&daemons);
-                    self.rooms.push(self.vector(&room));
-                    self.daemon_requests.push(daemons);
-                }
-            }
-        }
-    }
-
     fn add_shapes(&mut self, pieces: &[Piece]) {
         let groups = fold(self.problem, pieces);
         let wants: Vec<&Want> = groups.iter().map(|group| &pieces[group[0]].want).collect();
-        let (topology, rules) = Topology::new(self.problem, &self.columns, &wants);
+        let (topology, rules) = Topology::new(self.problem, &self.offers.columns, &wants);
         self.topology = topology;
         let mut cache: BTreeMap<Admission<'_>, Admitted> = BTreeMap::new();
         for ((group, want), rules) in groups.iter().zip(&wants).zip(rules) {
@@ -275,7 +310,7 @@ impl<'a> Compiled<'a> {
                 }
             }
             self.shapes.push(Shape {
-                request: self.vector(&pod.requests),
+                request: self.offers.vector(&pod.requests),
                 pod: Arc::clone(pod),
                 avoids: want.avoids,
                 demands,
@@ -332,17 +367,8 @@ impl<'a> Compiled<'a> {
     /// Priority first, then the largest share of the largest room, then the shape itself, so that
     /// the order of the input does not matter.
     fn order_shapes(&mut self) {
-        let mut most = vec![1_i64; self.dims.len()];
-        for room in &self.rooms {
-            for (most, amount) in most.iter_mut().zip(room) {
-                *most = (*most).max(*amount);
-            }
-        }
-        let size = |shape: &Shape| {
-            let share =
-                |(amount, most): (&i64, &i64)| i128::from(*amount) * 1_000_000 / i128::from(*most);
-            shape.request.iter().zip(&most).map(share).max().unwrap_or(0)
-        };
+        let most = self.offers.largest();
+        let size = |shape: &Shape| share(&shape.request, &most);
         // Shapes are in the order of their content, which decides between equals.
         self.shapes.sort_by_cached_key(|shape| {
             (std::cmp::Reverse(shape.pod.priority), std::cmp::Reverse(size(shape)))
@@ -353,12 +379,10 @@ impl<'a> Compiled<'a> {
     }
 }
 
-fn dimensions(problem: &Problem) -> Vec<Arc<str>> {
-    let mut names: BTreeSet<&str> = BTreeSet::from([PODS]);
-    for demand in &problem.demands {
-        names.extend(demand.shape.requests.iter().map(|(name, _)| name));
-    }
-    names.into_iter().map(Arc::from).collect()
+/// The largest share of `most` that is asked, in millionths.
+pub(super) fn share(asked: &[i64], most: &[i64]) -> i128 {
+    let shares = asked.iter().zip(most);
+    shares.map(|(a, m)| i128::from(*a) * 1_000_000 / i128::from(*m)).max().unwrap_or(0)
 }
 
 /// Positions of pieces that are equal to all rules, in an order that does not depend on the input.

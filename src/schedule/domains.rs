@@ -225,8 +225,8 @@ impl Planner<'_, '_> {
         let by_column = self.column_reach.entry((shape.columns, key)).or_insert_with(|| {
             let mut reach = vec![None; absent + 1];
             for column in compiled.sets.get(shape.columns).ones() {
-                let room = &compiled.rooms[compiled.columns[column].room];
-                let price = compiled.columns[column].price;
+                let room = &compiled.offers.rooms[compiled.offers.columns[column].room];
+                let price = compiled.offers.columns[column].price;
                 grow(&mut reach, of.of_column[column], room, price);
             }
             Arc::new(reach)
@@ -234,7 +234,7 @@ impl Planner<'_, '_> {
         let by_node = self.node_reach.entry((shape.nodes, key)).or_insert_with(|| {
             let mut reach = vec![None; absent + 1];
             for node in compiled.sets.get(shape.nodes).ones() {
-                let room = compiled.vector(&compiled.problem.nodes[node].free);
+                let room = compiled.offers.vector(&compiled.problem.nodes[node].free);
                 grow(&mut reach, of.of_node[node], &room, 0);
             }
             Arc::new(reach)
@@ -495,7 +495,7 @@ impl Planner<'_, '_> {
         } else {
             Reason::Spread { key }
         });
-        let (columns, nodes) = (self.compiled.columns.len(), self.compiled.problem.nodes.len());
+        let (columns, nodes) = (self.compiled.offers.columns.len(), self.compiled.problem.nodes.len());
         shape.columns = self.compiled.sets.add(FixedBitSet::with_capacity(columns));
         shape.nodes = self.compiled.sets.add(FixedBitSet::with_capacity(nodes));
     }

@@ -2,6 +2,7 @@
 
 use super::compile::{Compiled, Shape};
 use super::host::{Host, State};
+use super::removal::{filling_order, times};
 use super::solution::Placement;
 use super::topology::Kind;
 
@@ -16,16 +17,11 @@ struct Room {
 /// once before those on their way, by name.
 pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
     let problem = compiled.problem;
-    let mut order: Vec<usize> = (0..problem.nodes.len()).collect();
-    order.sort_by_key(|index| {
-        let node = &problem.nodes[*index];
-        (!node.initialized, &node.name, *index)
-    });
-    let mut rooms: Vec<Room> = order
+    let mut rooms: Vec<Room> = filling_order(&problem.nodes)
         .into_iter()
         .map(|index| Room {
             index,
-            free: compiled.vector(&problem.nodes[index].free),
+            free: compiled.offers.vector(&problem.nodes[index].free),
             state: State::of_node(compiled, &compiled.ports, index),
         })
         .collect();
@@ -61,19 +57,8 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
 
 /// How many pods of a shape the node's room takes.
 fn fits(compiled: &Compiled<'_>, shape: &Shape, free: &[i64], left: u32, node: usize) -> u32 {
-    let mut most = i64::from(left);
-    for (free, asked) in free.iter().zip(&shape.request) {
-        if *asked > 0 {
-            if free < asked {
-                return 0;
-            }
-            most = most.min(free / asked);
-        }
-    }
-    if most == 0 || !compiled.sets.get(shape.nodes).contains(node) {
-        return 0;
-    }
-    u32::try_from(most).unwrap_or(0)
+    let most = times(&shape.request, free, left);
+    if most == 0 || !compiled.sets.get(shape.nodes).contains(node) { 0 } else { most }
 }
 
 fn put(

@@ -26,7 +26,7 @@ pub(super) fn columns(
     avoids: bool,
     alternatives: &[Requirements],
 ) -> FixedBitSet {
-    let mut bits = FixedBitSet::with_capacity(compiled.columns.len());
+    let mut bits = FixedBitSet::with_capacity(compiled.offers.columns.len());
     let pools: Vec<bool> = compiled
         .problem
         .pools
@@ -43,10 +43,10 @@ pub(super) fn columns(
         })
         .collect();
     let mut index = 0;
-    while index < compiled.columns.len() {
+    while index < compiled.offers.columns.len() {
         // Columns of one pool and type are neighbours.
-        let first = compiled.columns[index];
-        let same = compiled.columns[index..].iter().take_while(|c| c.room == first.room).count();
+        let first = compiled.offers.columns[index];
+        let same = compiled.offers.columns[index..].iter().take_while(|c| c.room == first.room).count();
         let end = index + same;
         if pools[first.pool] {
             let instance = compiled.instance_type(&first);
@@ -57,7 +57,7 @@ pub(super) fn columns(
                 let zone = alternative.get(labels::ZONE);
                 let kind = alternative.get(labels::CAPACITY_TYPE);
                 for at in index..end {
-                    let offering = &instance.offerings[compiled.columns[at].offering_index];
+                    let offering = &instance.offerings[compiled.offers.columns[at].offering_index];
                     if zone.is_none_or(|r| r.allows(&offering.zone))
                         && kind.is_none_or(|r| r.allows(offering.capacity_type.label()))
                     {
@@ -78,6 +78,11 @@ pub(super) fn met_by(pod: &PodShape, alternatives: &[Requirements], slot: &NodeS
         let name = terms.next().and_then(|term| term.node_name.as_ref());
         alternative.met_by(&slot.labels) && name.is_none_or(|wanted| wanted.allows(&slot.name))
     })
+}
+
+/// Whether labels and taints of a node admit the pod. `alternatives` are the pod's, in order.
+pub(super) fn takes(pod: &PodShape, alternatives: &[Requirements], slot: &NodeSlot) -> bool {
+    met_by(pod, alternatives, slot) && repelled(&slot.taints, pod, false).is_none()
 }
 
 /// Whether nodes of a pool with these requirements and of this type can meet an alternative, zone

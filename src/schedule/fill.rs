@@ -81,7 +81,7 @@ impl Packer<'_, '_, '_> {
     ) -> f64 {
         let model = self.model;
         scratch.clear();
-        scratch.room.clone_from(&model.rooms[model.compiled.columns[column].room]);
+        scratch.room.clone_from(&model.rooms[model.compiled.offers.columns[column].room]);
         scratch.candidates.clear();
         let admitted = &model.admits[model.signature[column]];
         scratch.candidates.extend(
@@ -258,8 +258,8 @@ pub(super) fn join(
     shape: usize,
     custom: &mut Requirements,
 ) -> bool {
-    let pool = compiled.columns[column].pool;
-    let instance = compiled.instance_type(&compiled.columns[column]);
+    let pool = compiled.offers.columns[column].pool;
+    let instance = compiled.instance_type(&compiled.offers.columns[column]);
     for alternative in &*compiled.shapes[shape].alternatives {
         if !compiled.template_meets(pool, instance, alternative) {
             continue;

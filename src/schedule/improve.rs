@@ -26,7 +26,7 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
     }
     // What pool a pod is on was decided by weight, so only nodes of one weight change at a time.
     let compiled = packer.model.compiled;
-    let weight = |column: usize| compiled.problem.pools[compiled.columns[column].pool].pool.weight;
+    let weight = |column: usize| compiled.problem.pools[compiled.offers.columns[column].pool].pool.weight;
     let mut weights: Vec<i32> = packer.open.iter().map(|open| weight(open.column)).collect();
     weights.sort_unstable();
     weights.dedup();
@@ -35,7 +35,7 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
         .rev()
         .map(|w| {
             let columns: Vec<usize> =
-                (0..compiled.columns.len()).filter(|column| weight(*column) == w).collect();
+                (0..compiled.offers.columns.len()).filter(|column| weight(*column) == w).collect();
             (w, packer.model.working(&columns))
         })
         .collect();
@@ -139,7 +139,7 @@ fn top_up(packer: &mut Packer<'_, '_, '_>) {
         .collect();
     for index in 0..packer.open.len() {
         let open = &packer.open[index];
-        let mut room = model.rooms[model.compiled.columns[open.column].room].clone();
+        let mut room = model.rooms[model.compiled.offers.columns[open.column].room].clone();
         let mut state = State::default();
         for (item, n) in &open.pods {
             let of = &model.items[*item];
@@ -191,7 +191,7 @@ fn top_up(packer: &mut Packer<'_, '_, '_>) {
 /// How much of its scarcest resource a node uses, in thousandths.
 fn used_permille(packer: &Packer<'_, '_, '_>, open: &Open) -> i64 {
     let model = packer.model;
-    let room = &model.rooms[model.compiled.columns[open.column].room];
+    let room = &model.rooms[model.compiled.offers.columns[open.column].room];
     let mut most = 0.0_f64;
     for (dim, room) in room.iter().enumerate().filter(|(_, room)| **room > 0.0) {
         let asked = |(item, n): &(usize, u32)| {

@@ -152,7 +152,7 @@ impl<'c, 'p> Model<'c, 'p> {
             counts,
             signature: Vec::new(),
             admits: Vec::new(),
-            rooms: compiled.rooms.iter().map(|r| r.iter().map(|n| *n as f64).collect()).collect(),
+            rooms: compiled.offers.rooms.iter().map(|r| r.iter().map(|n| *n as f64).collect()).collect(),
             limits: Vec::new(),
             uses: Vec::new(),
         };
@@ -166,7 +166,7 @@ impl<'c, 'p> Model<'c, 'p> {
         sets.sort_unstable();
         sets.dedup();
         let mut known: BTreeMap<FixedBitSet, usize> = BTreeMap::new();
-        for column in 0..self.compiled.columns.len() {
+        for column in 0..self.compiled.offers.columns.len() {
             let mut bits = FixedBitSet::with_capacity(sets.len());
             for (at, set) in sets.iter().enumerate() {
                 bits.set(at, self.compiled.sets.get(*set).contains(column));
@@ -191,7 +191,7 @@ impl<'c, 'p> Model<'c, 'p> {
             self.limits
                 .extend(slot.remaining.keys().map(|name| (pool, std::sync::Arc::clone(name))));
         }
-        for column in &self.compiled.columns {
+        for column in &self.compiled.offers.columns {
             let capacity = &self.compiled.instance_type(column).capacity;
             let names = pools[column.pool].remaining.keys();
             let uses = names
@@ -209,7 +209,7 @@ impl<'c, 'p> Model<'c, 'p> {
 
     /// Of columns that are alike to all groups only the cheapest, and of too many the most useful.
     pub(super) fn working(&self, columns: &[usize]) -> Vec<usize> {
-        let all = &self.compiled.columns;
+        let all = &self.compiled.offers.columns;
         let mut best: BTreeMap<Likeness<'_>, usize> = BTreeMap::new();
         for &column in columns {
             if self.admits[self.signature[column]].is_empty() {
@@ -231,7 +231,7 @@ impl<'c, 'p> Model<'c, 'p> {
 
     /// Columns without those for which another, no dearer, has as much of everything.
     fn undominated(&self, mut columns: Vec<usize>) -> Vec<usize> {
-        let all = &self.compiled.columns;
+        let all = &self.compiled.offers.columns;
         columns.sort_unstable_by_key(|column| (all[*column].price, *column));
         let mut kept: Vec<Vec<usize>> = vec![Vec::new(); self.admits.len()];
         for column in columns {
@@ -258,7 +258,7 @@ impl<'c, 'p> Model<'c, 'p> {
     /// The best columns of each size, signature and mix of resources, and for each group the best
     /// for it alone.
     fn thin(&self, columns: &[usize]) -> Vec<usize> {
-        let dims = self.compiled.dims.len();
+        let dims = self.compiled.offers.dims.len();
         let mut total = vec![0.0_f64; dims];
         for (item, count) in self.items.iter().zip(&self.counts) {
             let request = &self.groups[item.group].request;
@@ -267,7 +267,7 @@ impl<'c, 'p> Model<'c, 'p> {
         let mut kept: Vec<usize> = Vec::new();
         let mut ranked: BTreeMap<(usize, i64, usize), Vec<(f64, usize)>> = BTreeMap::new();
         for &column in columns {
-            let room = &self.rooms[self.compiled.columns[column].room];
+            let room = &self.rooms[self.compiled.offers.columns[column].room];
             let price = price(self.compiled, column);
             #[expect(clippy::cast_possible_truncation, reason = "a logarithm")]
             let size = (price.log2() * 4.0).floor() as i64;
@@ -309,7 +309,7 @@ impl<'c, 'p> Model<'c, 'p> {
             if !set.contains(column) {
                 continue;
             }
-            let room = &self.rooms[self.compiled.columns[column].room];
+            let room = &self.rooms[self.compiled.offers.columns[column].room];
             let mut fit = most;
             for (asked, room) in of.request.iter().zip(room) {
                 if *asked > 0.0 {
@@ -329,5 +329,5 @@ impl<'c, 'p> Model<'c, 'p> {
 
 #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
 pub(super) fn price(compiled: &Compiled<'_>, column: usize) -> f64 {
-    compiled.columns[column].price.max(1) as f64
+    compiled.offers.columns[column].price.max(1) as f64
 }

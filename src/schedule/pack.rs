@@ -73,7 +73,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
 
     /// Price of all that is open, micro-dollars per hour.
     pub(super) fn cost(&self) -> i64 {
-        let columns = &self.model.compiled.columns;
+        let columns = &self.model.compiled.offers.columns;
         self.open.iter().map(|o| columns[o.column].price * i64::from(o.copies)).sum()
     }
 
@@ -203,14 +203,14 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     /// covering program price one resource only where the mix is nearly balanced.)
     pub(super) fn prices(&self, columns: &[usize]) -> Vec<f64> {
         let model = self.model;
-        let mut total = vec![0.0_f64; model.compiled.dims.len()];
+        let mut total = vec![0.0_f64; model.compiled.offers.dims.len()];
         for (group, left) in model.groups.iter().zip(&self.group_left) {
             for (all, one) in total.iter_mut().zip(&group.request) {
                 *all += one * f64::from(*left);
             }
         }
         let load = |column: usize, dim: usize| {
-            let room = model.rooms[model.compiled.columns[column].room][dim];
+            let room = model.rooms[model.compiled.offers.columns[column].room][dim];
             if total[dim] > 0.0 { total[dim] / room.max(1.0) } else { 0.0 }
         };
         let most =
@@ -223,7 +223,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         let weights: Vec<f64> =
             (0..total.len()).map(|dim| (load(best, dim) / most(best).max(1e-12)).powi(4)).collect();
         let sum: f64 = weights.iter().sum::<f64>().max(1e-12);
-        let room = &model.rooms[model.compiled.columns[best].room];
+        let room = &model.rooms[model.compiled.offers.columns[best].room];
         let each = weights.iter().zip(room);
         each.map(|(weight, room)| weight / sum * price(model.compiled, best) / room.max(1.0))
             .collect()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::buy::Buyer;
-use super::compile::{Compiled, Piece};
+use super::compile::{Compiled, Offers, Piece};
 use super::fill::Scratch;
 use super::lessons::Lessons;
 use super::model::Model;
@@ -20,10 +20,16 @@ use super::{bound, bundle, check, domains, existing, improve, why};
 /// Places the demand of `problem`. The result depends on nothing but the problem, and not on the
 /// order of its demands.
 pub fn solve(problem: &Problem) -> Solution {
+    let offers = Offers::new(problem, problem.demands.iter().map(|demand| &demand.shape));
+    solve_with(problem, &offers)
+}
+
+/// As [`solve`], with offers that were compiled before.
+pub(super) fn solve_with(problem: &Problem, offers: &Offers) -> Solution {
     let mut lessons = Lessons::new(problem);
     loop {
         let pieces = lessons.pieces();
-        if let Some(mut solution) = attempt(problem, &pieces, &mut lessons) {
+        if let Some(mut solution) = attempt(problem, offers, &pieces, &mut lessons) {
             lessons.report(&mut solution);
             return solution;
         }
@@ -31,8 +37,13 @@ pub fn solve(problem: &Problem) -> Solution {
 }
 
 /// One attempt; `None` when it taught something.
-fn attempt(problem: &Problem, pieces: &[Piece], lessons: &mut Lessons<'_>) -> Option<Solution> {
-    let mut compiled = Compiled::new(problem, pieces);
+fn attempt(
+    problem: &Problem,
+    offers: &Offers,
+    pieces: &[Piece],
+    lessons: &mut Lessons<'_>,
+) -> Option<Solution> {
+    let mut compiled = Compiled::new(problem, offers, pieces);
     domains::assign(&mut compiled, lessons.caps());
     bundle::own_kind(&mut compiled);
     let placements = existing::fill(&mut compiled);
@@ -111,8 +122,8 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
     let weights: BTreeSet<i32> = pools.iter().map(|slot| slot.pool.weight).collect();
     let priorities: BTreeSet<i32> = model.groups.iter().map(|group| group.priority).collect();
     for weight in weights.into_iter().rev() {
-        let columns: Vec<usize> = (0..model.compiled.columns.len())
-            .filter(|index| pools[model.compiled.columns[*index].pool].pool.weight == weight)
+        let columns: Vec<usize> = (0..model.compiled.offers.columns.len())
+            .filter(|index| pools[model.compiled.offers.columns[*index].pool].pool.weight == weight)
             .collect();
         if columns.is_empty() || packer.group_left.iter().all(|left| *left == 0) {
             continue;

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod relief;
+mod removal;
 mod rules;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::labels;
@@ -319,6 +321,34 @@ fn custom_labels_that_exclude_each_other_split_nodes() {
     assert!(team.single().is_some());
 }
 
+#[test]
+fn filling_a_node_allocates_nothing() {
+    let apart = r#""affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"kubernetes.io/hostname","labelSelector":{"matchLabels":{"app":"w"}}}]}}"#;
+    let lonely = pod(&format!("{},{apart}", requests("2", "1Gi")), r#""labels":{"app":"w"},"#);
+    let demands = [(50, sized("1", "1Gi")), (90, sized("300m", "3Gi")), (9, lonely)];
+    let problem = problem(&demands, vec![on_demand()]);
+    let offers = compile::Offers::new(&problem, problem.demands.iter().map(|d| &d.shape));
+    let lessons = lessons::Lessons::new(&problem);
+    let pieces = lessons.pieces();
+    let compiled = compile::Compiled::new(&problem, &offers, &pieces);
+    let model = model::Model::new(&compiled);
+    let packer = pack::Packer::new(&model);
+    let columns: Vec<usize> = (0..offers.columns.len()).collect();
+    let prices = packer.prices(&columns);
+    let values: Vec<f64> = (0..model.groups.len()).map(|g| packer.worth(g, &prices)).collect();
+    let mut scratch = fill::Scratch::default();
+    let mut fill = || {
+        for start in [fill::Start::Empty, fill::Start::Even, fill::Start::With(0)] {
+            for column in &columns {
+                packer.fill(*column, &values, start, &mut scratch);
+            }
+        }
+    };
+    // The first round makes room in the scratch.
+    fill();
+    assert_eq!(allocation_counter::measure(fill).count_total, 0);
+}
+
 type Damage = Box<dyn Fn(&mut Solution)>;
 
 #[test]
@@ -401,6 +431,34 @@ proptest! {
         let by = usize::try_from(seed % 7).unwrap() % turned.demands.len();
         turned.demands.rotate_left(by);
         prop_assert_eq!(solve::solve(&turned).cost, solution.cost);
+    }
+
+    #[test]
+    fn a_cheaper_offering_hardly_raises_the_bill(
+        problem in any_problem(),
+        at in any::<prop::sample::Index>(),
+        of in any::<prop::sample::Index>(),
+        percent in 30..100_i64,
+    ) {
+        let before = solve::solve(&problem);
+        let mut cheaper = problem.clone();
+        for slot in &mut cheaper.pools {
+            let mut types = slot.types.to_vec();
+            let instance = at.get(&types).clone();
+            let mut changed = (*instance).clone();
+            let offering = of.index(changed.offerings.len());
+            let offer = &mut changed.offerings[offering];
+            offer.price = MicroDollarsPerHour(offer.price.0 * percent / 100);
+            let position = at.index(types.len());
+            types[position] = Arc::new(changed);
+            slot.types = types.into();
+        }
+        let after = solve::solve(&cheaper);
+        prop_assert!(
+            after.cost.0 * 100 <= before.cost.0 * 101,
+            "{} before, {} after\n{}\n{}",
+            before.cost, after.cost, show(&problem, &before), show(&cheaper, &after)
+        );
     }
 
     #[test]

@@ -190,6 +190,11 @@ fn means(term: &Term<'_>, pod: &PodShape, spaces: &BTreeMap<Arc<str>, Labels>) -
             }))
 }
 
+/// Whether a pod that is there keeps another away by anti-affinity.
+pub(super) fn repels(owner: &PodShape, pod: &PodShape, spaces: &BTreeMap<Arc<str>, Labels>) -> bool {
+    owner.pod_anti_affinity.iter().any(|of| means(&term(of, owner), pod, spaces))
+}
+
 /// Counters by a label that all their pods carry, so that few have to be matched in full.
 struct Index<'a, 'p> {
     counters: &'a [Selected<'p>],

@@ -76,9 +76,9 @@ fn of_pool(
         .sets
         .get(shape.wide)
         .ones()
-        .filter(|c| compiled.columns[*c].pool == index)
+        .filter(|c| compiled.offers.columns[*c].pool == index)
         .filter(|c| {
-            let room = &compiled.rooms[compiled.columns[*c].room];
+            let room = &compiled.offers.rooms[compiled.offers.columns[*c].room];
             shape.request.iter().zip(room).all(|(asked, room)| asked <= room)
         })
         .collect();
@@ -103,7 +103,7 @@ fn of_pool(
             .iter()
             .map(|c| match &**name {
                 "nodes" => 1,
-                name => compiled.instance_type(&compiled.columns[*c]).capacity.get(name),
+                name => compiled.instance_type(&compiled.offers.columns[*c]).capacity.get(name),
             })
             .min()
             .unwrap_or(0);

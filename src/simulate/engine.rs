@@ -9,17 +9,22 @@ use kube::ResourceExt;
 use super::expand::{self, Expanded};
 use super::input::Input;
 use super::pools;
-use super::report::{AdmissionReport, Cost, NodeReport, PodCounts, Report, UnschedulableReport};
+use super::report::{
+    AdmissionReport, Cost, NodeReport, PodCounts, RelaxedReport, Report, UnschedulableReport, meant,
+};
 use crate::cloud::catalog::{CatalogError, SpotPrices};
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::node::is_ephemeral;
 use crate::model::pod::PodShape;
+use crate::model::requirement::Requirements;
 use crate::model::resources::Resources;
 use crate::model::wire::requests::ResourcesWire;
 use crate::model::workload::WorkloadKind;
 use crate::policy;
-use crate::schedule::{self, Demand, NodeSlot, Options, PoolSlot, Problem, Solution};
+use crate::schedule::{
+    self, Demand, NodeSlot, Options, PoolSlot, Preference, Problem, Solution, relief,
+};
 
 /// Improvement attempts after the first packing; enough for the last per cent of small plans.
 const IMPROVE: u32 = 500;
@@ -35,6 +40,9 @@ pub struct Settings {
     pub catalog: Option<Vec<Arc<InstanceType>>>,
     /// The moment, for policies that begin on a date.
     pub now: Timestamp,
+    /// Pod or workload, as `namespace/name`, for which the nearest change is looked for when it fits
+    /// nowhere. It takes many solves, so it is done for one name only.
+    pub explain: Option<String>,
 }
 
 /// Why there is no report.
@@ -68,7 +76,7 @@ pub fn simulate(mut input: Input, settings: &Settings) -> Result<Report, Simulat
         let text = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(SimulateError::Check(text));
     }
-    fill(&mut report, &problem, &solution, &waiting);
+    fill(&mut report, &problem, &solution, &waiting, settings.explain.as_deref());
     Ok(report)
 }
 
@@ -224,7 +232,48 @@ fn node_slot(
     }
 }
 
-fn fill(report: &mut Report, problem: &Problem, solution: &Solution, waiting: &[Vec<String>]) {
+/// A preference in words.
+fn preference(pod: &PodShape, preference: Preference) -> String {
+    let apart = |kind: &str, at: usize| {
+        let key = pod.preferred_pod_terms.get(at).map_or("", |(_, term)| &term.topology_key);
+        format!("preferred pod {kind} over {key}")
+    };
+    match preference {
+        Preference::PodAffinity(at) => apart("affinity", at),
+        Preference::PodAntiAffinity(at) => apart("anti-affinity", at),
+        Preference::NodeAffinity(at) => {
+            let term = pod.preferred_node_terms.get(at).map(|(_, term)| &term.requirements);
+            let wishes = term.into_iter().flat_map(Requirements::iter);
+            let wishes: Vec<String> = wishes.map(|(key, wish)| format!("{key} {wish}")).collect();
+            format!("preferred node affinity {}", wishes.join(" and "))
+        }
+        Preference::Spread(at) => {
+            let key = pod.spread.get(at).map_or("", |spread| &spread.topology_key);
+            format!("spread over {key} (ScheduleAnyway)")
+        }
+        Preference::Taints => "keeping off taints of effect PreferNoSchedule".to_owned(),
+    }
+}
+
+fn fill(
+    report: &mut Report,
+    problem: &Problem,
+    solution: &Solution,
+    waiting: &[Vec<String>],
+    explain: Option<&str>,
+) {
+    for relaxed in &solution.relaxed {
+        let of = &problem.demands[relaxed.demand].shape;
+        report.relaxed.push(RelaxedReport {
+            pod: waiting[relaxed.demand].first().cloned().unwrap_or_default(),
+            count: relaxed.count,
+            preference: preference(of, relaxed.preference),
+        });
+    }
+    let mut placed: Vec<u32> = problem.demands.iter().map(|demand| demand.count).collect();
+    for unplaced in &solution.unplaced {
+        placed[unplaced.demand] -= unplaced.count.min(placed[unplaced.demand]);
+    }
     let mut names: Vec<std::slice::Iter<'_, String>> =
         waiting.iter().map(|keys| keys.iter()).collect();
     let mut take = |demand: usize, count: u32| -> Vec<String> {
@@ -273,9 +322,14 @@ fn fill(report: &mut Report, problem: &Problem, solution: &Solution, waiting: &[
                     .map(|(n, reason)| format!("{n} existing nodes: {reason}")),
             )
             .collect();
-        for pod in take(unplaced.demand, unplaced.count) {
+        let pods = take(unplaced.demand, unplaced.count);
+        let asked = explain.is_some_and(|name| pods.iter().any(|pod| meant(pod, name)));
+        let changes = asked.then(|| relief::nearest(problem, &placed, unplaced.demand)).flatten();
+        let fits_if: Vec<String> = changes.iter().flatten().map(ToString::to_string).collect();
+        for pod in pods {
             counts.unschedulable += 1;
-            report.unschedulable.push(UnschedulableReport { pod, reasons: reasons.clone() });
+            let (reasons, fits_if) = (reasons.clone(), fits_if.clone());
+            report.unschedulable.push(UnschedulableReport { pod, reasons, fits_if });
         }
     }
     report.unschedulable.sort_by(|a, b| a.pod.cmp(&b.pod));

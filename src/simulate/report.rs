@@ -17,6 +17,9 @@ pub struct Report {
     pub existing: BTreeMap<String, Vec<String>>,
     /// Pods that fit nowhere.
     pub unschedulable: Vec<UnschedulableReport>,
+    /// Preferences that were given up so that pods have a place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub relaxed: Vec<RelaxedReport>,
     /// What admission would do.
     pub admission: Vec<AdmissionReport>,
     /// Cost of the nodes to buy.
@@ -65,11 +68,27 @@ pub struct NodeReport {
 
 /// A pod that fits nowhere.
 #[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct UnschedulableReport {
     /// `namespace/name`.
     pub pod: String,
     /// Reasons, one per pool and one for the nodes that exist.
     pub reasons: Vec<String>,
+    /// The fewest changes that would give it a place, where they were asked for and found. All
+    /// must be made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fits_if: Vec<String>,
+}
+
+/// A preference that was given up.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RelaxedReport {
+    /// One of the pods, as `namespace/name`.
+    pub pod: String,
+    /// How many equal pods gave it up.
+    pub count: u32,
+    /// The preference.
+    pub preference: String,
 }
 
 /// What admission would do to a pod.
@@ -101,4 +120,9 @@ pub struct Timing {
     pub load_ms: f64,
     /// Planning.
     pub solve_ms: f64,
+}
+
+/// Whether a pod is the named one or one of the named workload's.
+pub fn meant(pod: &str, name: &str) -> bool {
+    pod == name || pod.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
 }

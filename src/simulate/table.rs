@@ -57,6 +57,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             }
         }
     }
+    if !report.relaxed.is_empty() {
+        writeln!(out, "\nPreferences given up")?;
+        for relaxed in &report.relaxed {
+            let more = match relaxed.count {
+                0 | 1 => String::new(),
+                count => format!(" and {} like it", count - 1),
+            };
+            writeln!(out, "  {}{more}: {}", relaxed.pod, relaxed.preference)?;
+        }
+    }
     if !report.admission.is_empty() {
         writeln!(out, "\nAdmission")?;
         let mut by_message: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();

@@ -255,7 +255,8 @@ impl Plane {
     }
 
     /// Before its `default` ServiceAccount exists, a namespace refuses pods.
-    async fn wait_default_account(&self, namespace: &str) -> Result<()> {
+    /// Waits until a namespace takes pods.
+    pub async fn wait_default_account(&self, namespace: &str) -> Result<()> {
         let accounts = Api::<ServiceAccount>::namespaced(self.client(), namespace);
         self.wait("kube-controller-manager", async || {
             accounts.get("default").await?;

@@ -10,6 +10,7 @@ mod audit;
 mod broken;
 mod crash;
 mod crds;
+mod differential;
 mod direct;
 mod door;
 mod install;

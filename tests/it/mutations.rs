@@ -209,6 +209,7 @@ proptest! {
                 region: "us-east-1".to_owned(),
                 spot: SpotPrices::Discount(600),
                 catalog: None,
+                explain: None,
                 now: "2026-06-01T00:00:00Z".parse().unwrap(),
             };
             let report = engine::simulate(input, &settings);

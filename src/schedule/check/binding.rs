@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Violation, look_up};
+use super::{Spot, Step, Violation, look_up};
 use crate::model::labels::{self, LabelSelector, Labels};
 use crate::model::pod::{NodeTerm, PodAffinityTerm, PodShape};
 use crate::model::requirement::{Requirement, Requirements};
@@ -101,6 +101,8 @@ struct Scheduler<'a> {
     facts: Vec<Facts>,
     /// Whether nodes of the plan exist by now.
     opened: bool,
+    /// What bound so far.
+    steps: Vec<Step>,
 }
 
 fn has_rules(pod: &PodShape) -> bool {
@@ -130,13 +132,20 @@ fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
     rank
 }
 
-/// Objects to pods that could not bind.
-pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Violation)> {
+/// Lets all pods bind, and returns in which order, or those that could not with their demand.
+pub(super) fn play(
+    problem: &Problem,
+    solution: &Solution,
+) -> Result<Vec<Step>, Vec<(usize, Violation)>> {
+    let (places, mut waiting) = places(problem, solution);
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
     if !problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| has_rules(pod)) {
-        return Vec::new();
+        let all = waiting.iter().flat_map(|w| {
+            let step = step(problem, w, places[w.place].new);
+            std::iter::repeat_n(step, usize::try_from(w.count).unwrap_or(usize::MAX))
+        });
+        return Ok(all.collect());
     }
-    let (places, mut waiting) = places(problem, solution);
     let mut scheduler = Scheduler {
         problem,
         places,
@@ -144,6 +153,7 @@ pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Viola
         known: BTreeMap::new(),
         facts: Vec::new(),
         opened: false,
+        steps: Vec::new(),
     };
     scheduler.learn(&mut waiting);
     // By content, so that the order of demands does not matter.
@@ -154,6 +164,7 @@ pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Viola
     let orders = [(true, false), (true, true), (false, false), (false, true)];
     for (staged, hosts_first) in orders {
         (scheduler.groups, waiting) = start.clone();
+        scheduler.steps.clear();
         let stages: &[bool] = if staged { &[false, true] } else { &[true] };
         for &opened in stages {
             scheduler.opened = opened;
@@ -163,18 +174,26 @@ pub(super) fn judge(problem: &Problem, solution: &Solution) -> Vec<(usize, Viola
             scheduler.run(&mut waiting, hosts_first);
         }
         if waiting.iter().all(|waiting| waiting.count == 0) {
-            return Vec::new();
+            return Ok(scheduler.steps);
         }
     }
     let stuck = waiting.iter().filter(|waiting| waiting.count > 0);
-    stuck
+    Err(stuck
         .map(|waiting| {
             let place = scheduler.places[waiting.place].name.clone();
             let why = scheduler.objection(waiting).unwrap_or_default();
             let message = format!("{} pods cannot bind: {why}", waiting.count);
             (waiting.demand, Violation { place, message })
         })
-        .collect()
+        .collect())
+}
+
+fn step(problem: &Problem, waiting: &Waiting<'_>, opened: bool) -> Step {
+    let spot = match waiting.place.checked_sub(problem.nodes.len()) {
+        Some(new) => Spot::New(new),
+        None => Spot::Existing(waiting.place),
+    };
+    Step { spot, demand: waiting.demand, opened }
 }
 
 fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, Vec<Waiting<'a>>) {
@@ -479,6 +498,7 @@ impl<'a> Scheduler<'a> {
             return false;
         }
         self.bind(waiting.place, waiting.facts, 1);
+        self.steps.push(step(self.problem, waiting, self.opened));
         waiting.count -= 1;
         self.look(waiting, -1);
         true

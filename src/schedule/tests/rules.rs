@@ -51,7 +51,7 @@ fn by(key: &str, problem: &Problem, solution: &Solution, demand: usize) -> Vec<(
     counts.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
-fn node(name: &str, zone: &str, cores: i64, pods: &[(Arc<PodShape>, u32)]) -> NodeSlot {
+pub(super) fn node(name: &str, zone: &str, cores: i64, pods: &[(Arc<PodShape>, u32)]) -> NodeSlot {
     let labels = [(ZONE, zone), (HOST, name), ("kubernetes.io/arch", "amd64")];
     NodeSlot {
         name: name.into(),
@@ -320,7 +320,7 @@ fn any_rule() -> impl Strategy<Value = String> {
 }
 
 /// A problem that prints what matters of it.
-struct Case(Problem);
+pub(super) struct Case(pub(super) Problem);
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -360,7 +360,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-fn any_cluster() -> impl Strategy<Value = Case> {
+pub(super) fn any_cluster() -> impl Strategy<Value = Case> {
     let app = || prop::sample::select(vec!["a", "b", "c"]);
     let demand = (1..20_i64, 1..12_u32, app(), any_rule(), 0..3_u8);
     let there = (0..6_i64, prop::collection::vec((app(), any_rule(), 1..3_u32), 0..3), 0..4_usize);
