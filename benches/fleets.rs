@@ -159,8 +159,7 @@ fn entry(key: &str, operator: Operator, values: &[&str]) -> Expression {
 fn slot(name: &str, weight: i32, entries: &[Expression], types: &Types) -> PoolSlot {
     let mut requirements = Requirements::from_expressions(entries);
     requirements.insert(labels::NODEPOOL, Requirement::one_of([name]));
-    let pool =
-        Pool { name: name.into(), weight, requirements, ready: true, ..Pool::default() };
+    let pool = Pool { name: name.into(), weight, requirements, ready: true, ..Pool::default() };
     PoolSlot {
         pool: Arc::new(pool),
         types: Arc::clone(types),
@@ -318,7 +317,8 @@ fn pools(count: usize, types: &Types) -> Vec<PoolSlot> {
             if at % 2 == 1 {
                 let mut pool = (*slot.pool).clone();
                 let team = format!("team-{at}");
-                pool.taints = vec![Taint { value: team, ..Taint::new("team", TaintEffect::NoSchedule) }];
+                pool.taints =
+                    vec![Taint { value: team, ..Taint::new("team", TaintEffect::NoSchedule) }];
                 slot.pool = Arc::new(pool);
             }
             slot

@@ -141,8 +141,7 @@ impl Parts {
             .values()
             .filter_map(|facts| {
                 let offerings = self.offerings(facts, &zones)?;
-                let mut kind =
-                    facts.instance_type(&self.region, &self.settings, &zones, offerings);
+                let mut kind = facts.instance_type(&self.region, &self.settings, &zones, offerings);
                 image_of(&images, &kind.requirements)?;
                 kind.requirements.compact(&mut texts);
                 Some(Arc::new(kind))

@@ -130,12 +130,18 @@ pub(super) fn prices(
             .filter(|dim| total[*dim] > 0.0 && room[*dim] > 0.0)
             .map(|dim| (vars[dim], room[dim] / total[dim]))
             .collect();
-        lp.add_constraint(&*terms, ComparisonOp::Le, model.compiled.offers.columns[column].price as f64);
+        lp.add_constraint(
+            &*terms,
+            ComparisonOp::Le,
+            model.compiled.offers.columns[column].price as f64,
+        );
     }
     // A resource that nobody asks or no column has is worth nothing.
     for (dim, var) in vars.iter().enumerate() {
         if total[dim] <= 0.0
-            || columns.iter().all(|c| model.rooms[model.compiled.offers.columns[*c].room][dim] <= 0.0)
+            || columns
+                .iter()
+                .all(|c| model.rooms[model.compiled.offers.columns[*c].room][dim] <= 0.0)
         {
             lp.add_constraint([(*var, 1.0)], ComparisonOp::Le, 0.0);
         }
@@ -152,7 +158,9 @@ fn fit(model: &Model<'_, '_>, column: usize, group: usize) -> f64 {
         return 0.0;
     }
     let mut most = f64::from(of.per_node);
-    for (asked, room) in of.request.iter().zip(&model.rooms[model.compiled.offers.columns[column].room]) {
+    for (asked, room) in
+        of.request.iter().zip(&model.rooms[model.compiled.offers.columns[column].room])
+    {
         if *asked > 0.0 {
             most = most.min((room / asked).floor().max(0.0));
         }

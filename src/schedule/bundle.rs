@@ -137,14 +137,18 @@ fn most(compiled: &Compiled<'_>, bundle: &Shape, member: usize, want: u32) -> u3
     };
     let columns = both(bundle.columns, shape.columns);
     let nodes = both(bundle.nodes, shape.nodes);
-    let frees: Vec<Vec<i64>> =
-        nodes.ones().map(|node| compiled.offers.vector(&compiled.problem.nodes[node].free)).collect();
+    let frees: Vec<Vec<i64>> = nodes
+        .ones()
+        .map(|node| compiled.offers.vector(&compiled.problem.nodes[node].free))
+        .collect();
     let fits = |count: u32| {
         let (request, host) = with(compiled, bundle, member, count);
         let fits =
             |room: &[i64]| request.iter().zip(room).all(|(ask, room)| *ask <= 0 || ask <= room);
         State::default().fit(&host, 1) == 1
-            && (columns.ones().any(|c| fits(&compiled.offers.rooms[compiled.offers.columns[c].room]))
+            && (columns
+                .ones()
+                .any(|c| fits(&compiled.offers.rooms[compiled.offers.columns[c].room]))
                 || frees.iter().any(|free| fits(free)))
     };
     let (mut least, mut more) = (0, want);

@@ -495,7 +495,8 @@ impl Planner<'_, '_> {
         } else {
             Reason::Spread { key }
         });
-        let (columns, nodes) = (self.compiled.offers.columns.len(), self.compiled.problem.nodes.len());
+        let (columns, nodes) =
+            (self.compiled.offers.columns.len(), self.compiled.problem.nodes.len());
         shape.columns = self.compiled.sets.add(FixedBitSet::with_capacity(columns));
         shape.nodes = self.compiled.sets.add(FixedBitSet::with_capacity(nodes));
     }

@@ -46,7 +46,8 @@ pub(super) fn columns(
     while index < compiled.offers.columns.len() {
         // Columns of one pool and type are neighbours.
         let first = compiled.offers.columns[index];
-        let same = compiled.offers.columns[index..].iter().take_while(|c| c.room == first.room).count();
+        let same =
+            compiled.offers.columns[index..].iter().take_while(|c| c.room == first.room).count();
         let end = index + same;
         if pools[first.pool] {
             let instance = compiled.instance_type(&first);

@@ -26,7 +26,8 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
     }
     // What pool a pod is on was decided by weight, so only nodes of one weight change at a time.
     let compiled = packer.model.compiled;
-    let weight = |column: usize| compiled.problem.pools[compiled.offers.columns[column].pool].pool.weight;
+    let weight =
+        |column: usize| compiled.problem.pools[compiled.offers.columns[column].pool].pool.weight;
     let mut weights: Vec<i32> = packer.open.iter().map(|open| weight(open.column)).collect();
     weights.sort_unstable();
     weights.dedup();

@@ -152,7 +152,12 @@ impl<'c, 'p> Model<'c, 'p> {
             counts,
             signature: Vec::new(),
             admits: Vec::new(),
-            rooms: compiled.offers.rooms.iter().map(|r| r.iter().map(|n| *n as f64).collect()).collect(),
+            rooms: compiled
+                .offers
+                .rooms
+                .iter()
+                .map(|r| r.iter().map(|n| *n as f64).collect())
+                .collect(),
             limits: Vec::new(),
             uses: Vec::new(),
         };

@@ -85,11 +85,9 @@ impl fmt::Display for Change {
             Self::Label { key, wanted, instead } if instead.is_empty() => {
                 write!(f, "it did not ask for {key} {wanted}")
             }
-            Self::Label { key, wanted, instead } => write!(
-                f,
-                "it did not ask for {key} {wanted} ({} would do)",
-                instead.join(" or ")
-            ),
+            Self::Label { key, wanted, instead } => {
+                write!(f, "it did not ask for {key} {wanted} ({} would do)", instead.join(" or "))
+            }
             Self::Toleration { pool, taint } => {
                 write!(f, "it tolerated the taint {taint} of NodePool {pool}")
             }
@@ -112,11 +110,12 @@ const NAMED: usize = 3;
 /// Shares of a limit's step are found to this many doublings: an instance is at most this large.
 const LARGEST_STEP: i64 = 1 << 50;
 
-/// The fewest changes, at most two, after which one pod of a demand has a place beside all pods that
-/// were placed; `None` where no two changes help. `placed` says how many pods of each demand were.
+/// The fewest changes, at most two, after which one pod more of a demand has a place beside all pods
+/// that were placed. Changes of a pod are changes of all pods of its demand: they have one template.
+/// `None` where no two changes help. `placed` says how many pods of each demand were.
 pub fn nearest(problem: &Problem, placed: &[u32], demand: usize) -> Option<Vec<Change>> {
     let of = problem.demands.get(demand)?;
-    let trial = Trial::new(problem, placed, &of.shape);
+    let trial = Trial::new(problem, placed, demand);
     let candidates = candidates(problem, &of.shape);
     for first in &candidates {
         if let Some(found) = trial.with(std::slice::from_ref(first)) {
@@ -177,23 +176,24 @@ fn candidates(problem: &Problem, pod: &PodShape) -> Vec<Change> {
 /// A problem in which changes are tried.
 struct Trial {
     problem: Problem,
-    /// Position of the pod that has no place.
+    /// Position of the demand of which a pod has no place.
     pod: usize,
 }
 
 impl Trial {
-    fn new(problem: &Problem, placed: &[u32], shape: &Arc<PodShape>) -> Self {
+    fn new(problem: &Problem, placed: &[u32], pod: usize) -> Self {
         let mut problem = problem.clone();
         problem.options = Options { bound: false, improve: 0, ..problem.options };
         for (demand, placed) in problem.demands.iter_mut().zip(placed) {
             demand.count = *placed;
             demand.gang = None;
         }
-        let pod = problem.demands.len();
-        problem.demands.push(Demand { shape: Arc::clone(shape), count: 1, gang: None });
+        problem.demands[pod].count += 1;
         // Others matter only where somebody minds them or a limit counts their nodes.
         let mind = |pod: &PodShape| {
-            !(pod.spread.is_empty() && pod.pod_affinity.is_empty() && pod.pod_anti_affinity.is_empty())
+            !(pod.spread.is_empty()
+                && pod.pod_affinity.is_empty()
+                && pod.pod_anti_affinity.is_empty())
         };
         let minds = problem.demands.iter().any(|demand| mind(&demand.shape))
             || problem.pools.iter().any(|slot| !slot.remaining.is_empty())
@@ -201,7 +201,8 @@ impl Trial {
         if minds {
             return Self { problem, pod };
         }
-        problem.demands.drain(..pod);
+        let shape = Arc::clone(&problem.demands[pod].shape);
+        problem.demands = vec![Demand { shape, count: 1, gang: None }];
         Self { problem, pod: 0 }
     }
 

@@ -95,9 +95,7 @@ impl Removals {
             || !pod.pod_affinity.is_empty()
             || !pod.pod_anti_affinity.is_empty()
             || !pod.host_ports.is_empty();
-        !wishes
-            && !rules
-            && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces))
+        !wishes && !rules && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces))
     }
 
     fn by_index(&mut self, removed: &[usize], pods: &Moving) -> Solution {
@@ -151,7 +149,11 @@ impl Removals {
         }
         self.bare.demands = left
             .iter()
-            .map(|(at, count)| Demand { shape: Arc::clone(&pods[*at].0), count: *count, gang: None })
+            .map(|(at, count)| Demand {
+                shape: Arc::clone(&pods[*at].0),
+                count: *count,
+                gang: None,
+            })
             .collect();
         let bought = solve_with(&self.bare, &self.offers);
         let whole = |demand: usize| left[demand].0;

@@ -191,7 +191,11 @@ fn means(term: &Term<'_>, pod: &PodShape, spaces: &BTreeMap<Arc<str>, Labels>) -
 }
 
 /// Whether a pod that is there keeps another away by anti-affinity.
-pub(super) fn repels(owner: &PodShape, pod: &PodShape, spaces: &BTreeMap<Arc<str>, Labels>) -> bool {
+pub(super) fn repels(
+    owner: &PodShape,
+    pod: &PodShape,
+    spaces: &BTreeMap<Arc<str>, Labels>,
+) -> bool {
     owner.pod_anti_affinity.iter().any(|of| means(&term(of, owner), pod, spaces))
 }
 

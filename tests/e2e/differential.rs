@@ -9,6 +9,7 @@ mod pods;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
+use harbinger::model::taints::Taint;
 use harbinger::schedule::check::{self, Spot};
 use harbinger::schedule::{Solution, solve};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -53,12 +54,16 @@ async fn the_scheduler_agrees_with_the_engine() -> Result<()> {
                 bound += these;
                 pending += those;
             }
-            Err(error) => disagreements.push(format!("cluster {seed}: {error:#}")),
+            Err(error) => {
+                disagreements.push(format!("cluster {seed}: {error:#}\n{}", cluster.story()))
+            }
         }
         bench.clear().await?;
     }
     let clusters = seeds.len();
-    eprintln!("{clusters} clusters: {bound} pods bound where planned, {pending} kinds stayed pending");
+    eprintln!(
+        "{clusters} clusters: {bound} pods bound where planned, {pending} kinds stayed pending"
+    );
     ensure!(bound > 0 && pending > 0, "nothing was compared");
     ensure!(
         disagreements.is_empty(),
@@ -71,7 +76,7 @@ async fn the_scheduler_agrees_with_the_engine() -> Result<()> {
 
 /// An API server and a scheduler, with nobody else who could touch nodes or pods.
 struct Bench {
-    plane: Plane,
+    _plane: Plane,
     client: Client,
     nodes: Api<Node>,
 }
@@ -100,9 +105,9 @@ impl Bench {
             api.create(&PostParams::default(), &class).await?;
         }
         for part in ["kube-controller-manager", "kwok"] {
-            plane.stop(part, Signal::Term).await?;
+            plane.stop(part, Signal::TERM).await?;
         }
-        Ok(Self { nodes: Api::all(client.clone()), client, plane })
+        Ok(Self { nodes: Api::all(client.clone()), client, _plane: plane })
     }
 
     /// Plays a cluster: pods that bound, and kinds that stayed pending.
@@ -136,8 +141,9 @@ impl Bench {
         if !solution.unplaced.is_empty() {
             self.make(&each.iter().map(|(_, _, node)| node.clone()).collect::<Vec<_>>(), {
                 let daemons = each.iter().flat_map(|(name, labels, node)| {
-                    let taints = serde_json::from_value(node["spec"]["taints"].clone());
-                    on_node(cluster.daemons_of(labels, &taints.unwrap_or_default()), name)
+                    let taints = node["spec"]["taints"].clone();
+                    let taints: Vec<Taint> = serde_json::from_value(taints).unwrap_or_default();
+                    on_node(cluster.daemons_of(labels, &taints), name)
                 });
                 daemons.collect()
             })

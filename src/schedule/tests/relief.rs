@@ -24,8 +24,9 @@ fn the_nearest_change_is_said_with_its_figure() {
     let tainted = || {
         let mut slot = on_demand();
         let mut pool = (*slot.pool).clone();
-        pool.taints =
-            vec![serde_json::from_str(r#"{"key":"team","value":"x","effect":"NoSchedule"}"#).unwrap()];
+        pool.taints = vec![
+            serde_json::from_str(r#"{"key":"team","value":"x","effect":"NoSchedule"}"#).unwrap(),
+        ];
         slot.pool = Arc::new(pool);
         slot
     };
@@ -36,7 +37,8 @@ fn the_nearest_change_is_said_with_its_figure() {
     };
     let apart = r#""affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[
         {"topologyKey":"topology.kubernetes.io/zone","labelSelector":{"matchLabels":{"app":"w"}}}]}}"#;
-    let near = apart.replace("podAntiAffinity", "podAffinity").replace(r#""app":"w""#, r#""app":"db""#);
+    let near =
+        apart.replace("podAntiAffinity", "podAffinity").replace(r#""app":"w""#, r#""app":"db""#);
     let zone = r#""nodeSelector":{"topology.kubernetes.io/zone":"z"}"#;
     let cases: [(&str, Arc<PodShape>, u32, Vec<PoolSlot>, &str); 10] = [
         (
@@ -44,14 +46,18 @@ fn the_nearest_change_is_said_with_its_figure() {
             asks("1", "400Gi", r#""nodeSelector":{"kubernetes.io/os":"linux"}"#),
             1,
             vec![on_demand()],
-            "its memory request were at most 127.75Gi",
+            "its memory request were at most 130816Mi",
         ),
         (
             "memory of the types that have the cores",
-            asks("15", "200Gi", r#""nodeSelector":{"node.kubernetes.io/instance-type":"c.4xlarge"}"#),
+            asks(
+                "15",
+                "200Gi",
+                r#""nodeSelector":{"node.kubernetes.io/instance-type":"c.4xlarge"}"#,
+            ),
             1,
             vec![on_demand()],
-            "its memory request were at most 31.75Gi",
+            "its memory request were at most 32512Mi",
         ),
         (
             "a zone that nobody has",

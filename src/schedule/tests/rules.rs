@@ -418,3 +418,16 @@ fn pods_without_a_stake_in_a_spread_bind_before_it_tips() {
     problem.nodes = vec![node("n0", "b", 0, &[]), node("n1", "a", 0, &[(there, 1)])];
     assert!(solved(&problem).unplaced.is_empty());
 }
+
+#[test]
+fn a_herd_that_is_too_large_for_one_node_is_placed_as_far_as_it_fits() {
+    let herd = format!(
+        "{},{}",
+        near("podAffinity", HOST, "b"),
+        spread(ZONE, "a", r#","nodeTaintsPolicy":"Honor""#)
+    );
+    let herd = of("b", "3", &herd);
+    let problem = problem(&[(8, herd)], vec![on_demand()]);
+    let solution = solved(&problem);
+    assert_eq!(solution.unplaced[0].count, 3, "{}", show(&problem, &solution));
+}

@@ -12,7 +12,7 @@ use harbinger::model::requirement::{Requirement, Requirements};
 use harbinger::model::resources::Resources;
 use harbinger::model::taints::{Taint, TaintEffect, untolerated};
 use harbinger::model::wire::pod::PodWire;
-use harbinger::schedule::{Demand, NewNode, NodeSlot, Options, PoolSlot, Problem};
+use harbinger::schedule::{Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, solve};
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::pods;
 
 /// Namespaces with the label `team`.
-pub(super) const NAMESPACES: [(&str, &str); 2] = [("da", "x"), ("db", "y")];
+pub(super) const NAMESPACES: [(&str, &str); 3] = [("da", "x"), ("db", "y"), ("system", "z")];
 const DEVICE: &str = "example.com/device";
 
 /// A cluster with pods that wait.
@@ -78,6 +78,58 @@ impl Cluster {
         cluster
     }
 
+    /// All that matters of the cluster and its plan, for people.
+    pub(super) fn story(&self) -> String {
+        let mut lines = Vec::new();
+        let name = |shape: &PodShape| format!("{}/{:?}", shape.namespace, shape.labels);
+        for node in &self.problem.nodes {
+            let pods: Vec<String> =
+                node.pods.iter().map(|(pod, n)| format!("{n} {}", name(pod))).collect();
+            lines.push(format!(
+                "  {} {:?} {}: {}",
+                node.name,
+                node.labels,
+                node.free,
+                pods.join(", ")
+            ));
+        }
+        for slot in &self.problem.pools {
+            lines.push(format!(
+                "  pool {} {:?}",
+                slot.pool.name,
+                slot.pool
+                    .requirements
+                    .to_expressions()
+                    .iter()
+                    .map(|e| format!("{} {:?} {:?}", e.key, e.operator, e.values))
+                    .collect::<Vec<_>>()
+            ));
+        }
+        let solution = solve(&self.problem);
+        for (at, demand) in self.problem.demands.iter().enumerate() {
+            lines.push(format!(
+                "  demand {at}: {} {}\n    {}",
+                demand.count,
+                name(&demand.shape),
+                self.waiting[at]["spec"]
+            ));
+        }
+        for placement in &solution.placements {
+            lines.push(format!("  {placement:?}"));
+        }
+        for (at, new) in solution.new_nodes.iter().enumerate() {
+            let (_, labels, _) = self.new_node(at, new);
+            lines.push(format!("  new-{at} {labels:?}: {:?}", new.pods));
+        }
+        for unplaced in &solution.unplaced {
+            lines.push(format!(
+                "  left {} of {}: {}",
+                unplaced.count, unplaced.demand, unplaced.reasons
+            ));
+        }
+        lines.join("\n")
+    }
+
     fn add_node(&mut self, rng: &mut Pcg64Mcg, at: usize) {
         let name = format!("old-{at}");
         let zone = *["a", "b", "c", "d"].choose(rng).unwrap();
@@ -101,7 +153,8 @@ impl Cluster {
             own.insert("team".to_owned(), (*["x", "y"].choose(rng).unwrap()).to_owned());
         }
         let taints = if rng.random_bool(0.2) { vec![dedicated()] } else { Vec::new() };
-        let mut allocatable = Resources::new(rng.random_range(1..8) * 1000, rng.random_range(2..24) << 30);
+        let mut allocatable =
+            Resources::new(rng.random_range(1..8) * 1000, rng.random_range(2..24) << 30);
         allocatable.pods = rng.random_range(6..20);
         allocatable.ephemeral_storage = 20 << 30;
         if rng.random_bool(0.2) {
@@ -170,7 +223,11 @@ impl Cluster {
                     }
                     let teams = slot.pool.requirements.get("team");
                     let teams = teams.and_then(Requirement::finite_values).unwrap_or_default();
-                    for team in teams.iter().map(|team| Some(&**team)).chain(teams.is_empty().then_some(None)) {
+                    for team in teams
+                        .iter()
+                        .map(|team| Some(&**team))
+                        .chain(teams.is_empty().then_some(None))
+                    {
                         let mut requirements = Requirements::new();
                         if let Some(team) = team {
                             requirements.insert("team", Requirement::one_of([team]));
@@ -193,8 +250,9 @@ impl Cluster {
         requirements: &Requirements,
     ) -> (String, Labels, Value) {
         let mut own = slot.pool.labels.clone();
-        let known = slot.pool.requirements.iter().chain(instance.requirements.iter());
-        for (key, requirement) in known.chain(requirements.iter()) {
+        // Of several values the node gets one; what it is as a machine is certain.
+        let wished = slot.pool.requirements.iter().chain(requirements.iter());
+        for (key, requirement) in wished.chain(instance.requirements.iter()) {
             let value = requirement.finite_values().and_then(<[_]>::first);
             own.extend(value.map(|value| (key.to_string(), value.to_string())));
         }
@@ -236,8 +294,15 @@ fn pools(rng: &mut Pcg64Mcg) -> Vec<PoolSlot> {
             requirements.insert(key, requirement);
         }
         let own = Labels::from([(labels::NODEPOOL.to_owned(), name.to_owned())]);
-        let pool =
-            Pool { name: name.into(), weight, requirements, taints, labels: own, ready: true, ..Pool::default() };
+        let pool = Pool {
+            name: name.into(),
+            weight,
+            requirements,
+            taints,
+            labels: own,
+            ready: true,
+            ..Pool::default()
+        };
         PoolSlot {
             pool: Arc::new(pool),
             types: Arc::clone(&types),
@@ -256,7 +321,10 @@ fn pools(rng: &mut Pcg64Mcg) -> Vec<PoolSlot> {
     let soft = if rng.random_bool(0.1) { vec![soft] } else { Vec::new() };
     let mut all = vec![pool("main", 0, main, soft)];
     if rng.random_bool(0.5) {
-        let arm = vec![(labels::ARCH, Requirement::one_of(["arm64"])), ("team", Requirement::one_of(["z"]))];
+        let arm = vec![
+            (labels::ARCH, Requirement::one_of(["arm64"])),
+            ("team", Requirement::one_of(["z"])),
+        ];
         all.push(pool("special", 10, arm, vec![dedicated()]));
     }
     all
@@ -264,9 +332,17 @@ fn pools(rng: &mut Pcg64Mcg) -> Vec<PoolSlot> {
 
 fn types() -> Arc<[Arc<InstanceType>]> {
     let mut all = Vec::new();
-    for (family, arch, gib, devices) in [("c", "amd64", 2, 0), ("r", "arm64", 8, 0), ("g", "amd64", 4, 1)] {
+    for (family, arch, gib, devices) in
+        [("c", "amd64", 2, 0), ("r", "arm64", 8, 0), ("g", "amd64", 4, 1)]
+    {
         for (size, cores) in [("large", 2), ("xlarge", 4), ("2xlarge", 8)] {
-            all.push(instance(&format!("{family}1.{size}"), arch, cores, gib * cores, devices * cores / 2));
+            all.push(instance(
+                &format!("{family}1.{size}"),
+                arch,
+                cores,
+                gib * cores,
+                devices * cores / 2,
+            ));
         }
     }
     all.into()
@@ -274,7 +350,8 @@ fn types() -> Arc<[Arc<InstanceType>]> {
 
 fn instance(name: &str, arch: &str, cores: i64, gib: i64, devices: i64) -> Arc<InstanceType> {
     let mut requirements = Requirements::new();
-    for (key, value) in [(labels::INSTANCE_TYPE, name), (labels::ARCH, arch), (labels::OS, "linux")] {
+    for (key, value) in [(labels::INSTANCE_TYPE, name), (labels::ARCH, arch), (labels::OS, "linux")]
+    {
         requirements.insert(key, Requirement::one_of([value]));
     }
     let cpu = cores.to_string();

@@ -12,7 +12,7 @@ const ARCH: &str = "kubernetes.io/arch";
 
 /// A pod of a DaemonSet.
 pub(super) fn daemon(rng: &mut Pcg64Mcg, at: usize) -> Value {
-    let mut pod = plain("da", &json!({"app": format!("daemon-{at}")}), "100m", "64Mi");
+    let mut pod = plain("system", &json!({"app": format!("daemon-{at}")}), "100m", "64Mi");
     if rng.random_bool(0.7) {
         pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     }
@@ -188,12 +188,17 @@ fn term(rng: &mut Pcg64Mcg) -> Value {
         "topologyKey": pick(rng, &[ZONE, HOST, HOST, KIND]),
         "labelSelector": selector(rng),
     });
+    // The API takes a key either in the selector or as one to match.
+    let free = !term["labelSelector"].to_string().contains("version");
     match rng.random_range(0..8) {
-        0 => term["namespaceSelector"] = json!({}),
+        0 => {
+            let one_of = json!({"key": "team", "operator": "In", "values": ["x", "y"]});
+            term["namespaceSelector"] = json!({"matchExpressions": [one_of]});
+        }
         1 => term["namespaceSelector"] = json!({"matchLabels": {"team": pick(rng, &["x", "y"])}}),
         2 => term["namespaces"] = json!(["db"]),
-        3 => term["matchLabelKeys"] = json!(["version"]),
-        4 => term["mismatchLabelKeys"] = json!(["version"]),
+        3 if free => term["matchLabelKeys"] = json!(["version"]),
+        4 if free => term["mismatchLabelKeys"] = json!(["version"]),
         _ => {}
     }
     term
@@ -202,8 +207,12 @@ fn term(rng: &mut Pcg64Mcg) -> Value {
 fn selector(rng: &mut Pcg64Mcg) -> Value {
     match rng.random_range(0..8) {
         0 => json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}),
-        1 => json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a", "b"]}]}),
-        2 => json!({"matchExpressions": [{"key": "version", "operator": "DoesNotExist"}], "matchLabels": {"app": "c"}}),
+        1 => {
+            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a", "b"]}]})
+        }
+        2 => {
+            json!({"matchExpressions": [{"key": "version", "operator": "DoesNotExist"}], "matchLabels": {"app": "c"}})
+        }
         _ => json!({"matchLabels": {"app": pick(rng, &["a", "b", "c"])}}),
     }
 }
@@ -253,7 +262,7 @@ fn spread(rng: &mut Pcg64Mcg) -> Value {
     if rng.random_bool(0.3) {
         spread["nodeTaintsPolicy"] = "Honor".into();
     }
-    if rng.random_bool(0.2) {
+    if rng.random_bool(0.2) && !spread["labelSelector"].to_string().contains("version") {
         spread["matchLabelKeys"] = json!(["version"]);
     }
     spread
