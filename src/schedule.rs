@@ -24,6 +24,7 @@ pub mod reason;
 mod relax;
 pub mod relief;
 pub mod removal;
+mod repair;
 pub mod solution;
 pub mod solve;
 mod topology;

@@ -14,6 +14,7 @@ use super::model::Model;
 use super::pack::Packer;
 use super::problem::Problem;
 use super::reason::{Reason, Reasons};
+use super::repair::repair;
 use super::solution::{Placement, Solution, Unplaced};
 use super::{bound, bundle, check, domains, existing, improve, why};
 
@@ -97,6 +98,7 @@ fn attempt(
     if lessons.refuse(&check::unbindable(problem, &solution)) {
         return None;
     }
+    repair(problem, offers, &mut solution);
     Some(solution)
 }
 

@@ -444,7 +444,7 @@ proptest! {
         let mut cheaper = problem.clone();
         for slot in &mut cheaper.pools {
             let mut types = slot.types.to_vec();
-            let instance = at.get(&types).clone();
+            let instance = Arc::clone(at.get(&types));
             let mut changed = (*instance).clone();
             let offering = of.index(changed.offerings.len());
             let offer = &mut changed.offerings[offering];

@@ -55,7 +55,7 @@ async fn the_scheduler_agrees_with_the_engine() -> Result<()> {
                 pending += those;
             }
             Err(error) => {
-                disagreements.push(format!("cluster {seed}: {error:#}\n{}", cluster.story()))
+                disagreements.push(format!("cluster {seed}: {error:#}\n{}", cluster.story()));
             }
         }
         bench.clear().await?;
@@ -134,7 +134,10 @@ impl Bench {
             let name = format!("pod-{at}");
             match self.release(&name, pod, Some(&node)).await? {
                 Outcome::Bound(there) if there == node => {}
-                outcome => bail!("{} planned on {node}: {outcome:?}", spelled(pod)),
+                Outcome::Bound(there) => {
+                    bail!("{} planned on {node}, bound to {there}", spelled(pod))
+                }
+                Outcome::Pending(why) => bail!("{} planned on {node}: {why}", spelled(pod)),
             }
         }
         let each = cluster.one_of_each();

@@ -201,7 +201,7 @@ impl Cluster {
         let slot = &self.problem.pools[new.pool];
         let instance = &slot.types[new.choice.type_index];
         let offering = &instance.offerings[new.choice.offering_index];
-        self.node_of(&format!("new-{at}"), slot, instance, offering, &new.requirements)
+        Self::node_of(&format!("new-{at}"), slot, instance, offering, &new.requirements)
     }
 
     /// An empty node of everything that any pool offers.
@@ -233,7 +233,7 @@ impl Cluster {
                             requirements.insert("team", Requirement::one_of([team]));
                         }
                         let name = format!("each-{}", all.len());
-                        all.push(self.node_of(&name, slot, instance, offering, &requirements));
+                        all.push(Self::node_of(&name, slot, instance, offering, &requirements));
                     }
                 }
             }
@@ -242,7 +242,6 @@ impl Cluster {
     }
 
     fn node_of(
-        &self,
         name: &str,
         slot: &PoolSlot,
         instance: &InstanceType,
