@@ -25,13 +25,14 @@ use self::cluster::{Cluster, NAMESPACES};
 use super::world::DEADLINE;
 
 /// Clusters of a run; `DIFFERENTIAL=first..last` asks for others.
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..24;
 /// Requests in flight while many objects are made.
 const AT_ONCE: usize = 16;
 const GATE: &str = "harbinger.sh/test";
 
-/// Clusters on which engine and scheduler once disagreed.
-const REGRESSIONS: [u64; 0] = [];
+/// Clusters on which engine and scheduler once disagreed: several topology keys left no way that the
+/// engine found by deciding one after another.
+const REGRESSIONS: [u64; 2] = [27, 39];
 
 fn seeds() -> Result<Vec<u64>> {
     let Ok(asked) = std::env::var("DIFFERENTIAL") else {
