@@ -311,6 +311,7 @@ fn explain_gives_place_or_reason() {
     let out = text(&output.stdout);
     assert!(out.contains("models/training: fits nowhere"), "{out}");
     assert!(out.contains("NodePool gpu: no instance type is large enough"), "{out}");
+    assert!(out.contains("It would fit if its memory request were at most"), "{out}");
     let output = harbinger(&["explain", "models/model", "examples/gpu-service"]);
     assert!(text(&output.stdout).contains("on a new g4dn.xlarge"), "{}", text(&output.stdout));
     let output = harbinger(&["explain", "nobody", "examples/gpu-service"]);
