@@ -6,12 +6,14 @@
 )]
 
 mod admission;
+mod advice;
 mod audit;
 mod broken;
 mod crash;
 mod crds;
 mod differential;
 mod direct;
+mod doctor;
 mod door;
 mod install;
 mod manifests;
