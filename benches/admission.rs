@@ -76,10 +76,9 @@ fn snapshot() -> Snapshot {
             },
         ],
         zero_means_missing: true,
-        allow_opt_out: false,
-        message: None,
+        ..Policy::default()
     };
-    let namespaces = (0..500)
+    let namespaces: BTreeMap<_, _> = (0..500)
         .map(|i| (format!("ns-{i}"), BTreeMap::new()))
         .chain([("shop".to_owned(), BTreeMap::new())])
         .collect();
@@ -94,7 +93,7 @@ fn bench(criterion: &mut Criterion) {
     let snapshot = snapshot();
     let policies: PolicySource = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
     let clock: Clock = Arc::new(now);
-    let reviewer = Reviewer::new(policies, None, Arc::default(), clock, false);
+    let reviewer = Reviewer::new(policies, None, Arc::default(), Arc::default(), clock, false);
     let mut percentiles = Vec::new();
     for (size, bytes) in [("4KB", 4 << 10), ("60KB", 60 << 10)] {
         for (state, complete) in [("complete", true), ("patched", false)] {

@@ -2,7 +2,9 @@
 
 pub mod certificates;
 pub mod health;
+mod largest;
 pub mod policies;
+mod policy_status;
 #[cfg(feature = "aws")]
 pub mod provisioner;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::metrics::{Metrics, ReviewLabels};
 use super::review::{Request, Response, ReviewError};
@@ -10,7 +11,7 @@ use super::{Clock, PolicySource};
 use crate::intent::{self, Intent, Operation};
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::TemplateWire;
-use crate::policy::{self, PodView, RequestMeta, Verdict};
+use crate::policy::{self, PodView, RequestMeta, Stage, Tally, User, Verdict};
 
 /// The endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -119,6 +120,7 @@ impl Answer {
 pub struct Reviewer {
     pub(super) policies: PolicySource,
     pub(super) intents: Option<intent::Sender>,
+    pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) strict: bool,
@@ -129,11 +131,12 @@ impl Reviewer {
     pub fn new(
         policies: PolicySource,
         intents: Option<intent::Sender>,
+        tally: Arc<Mutex<Tally>>,
         metrics: Arc<Metrics>,
         clock: Clock,
         strict: bool,
     ) -> Self {
-        Self { policies, intents, metrics, clock, strict }
+        Self { policies, intents, tally, metrics, clock, strict }
     }
 
     /// Answers one review.
@@ -192,7 +195,8 @@ impl Reviewer {
         let pod =
             PodView::parse(object.get()).map_err(|error| format!("unreadable Pod: {error}"))?;
         let now = (self.clock)();
-        let meta = RequestMeta { namespace: request.namespace(), now };
+        let user = User { name: &request.user_info.username, groups: &request.user_info.groups };
+        let meta = RequestMeta { namespace: request.namespace(), now, user };
         let decision = policy::decide(&pod, &meta, &self.policies.load());
         if let Some(why) = &decision.patch_dropped {
             self.metrics.patches_dropped.inc();
@@ -200,6 +204,15 @@ impl Reviewer {
                 uid = %request.uid, namespace = request.namespace(), pod = pod.name(), why,
                 "patch dropped: it failed its own test"
             );
+        }
+        if !request.is_dry_run()
+            && !(decision.findings.is_empty() && decision.failed_conditions.is_empty())
+        {
+            let stage = match endpoint {
+                Endpoint::Mutate => Stage::Mutating,
+                Endpoint::Validate | Endpoint::Advise => Stage::Validating,
+            };
+            self.tally.lock().record(stage, &pod, request.namespace(), &decision, now);
         }
         if endpoint == Endpoint::Mutate {
             let (mut response, size) = Response::allow(&request.uid).patch(&decision.patch);

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -27,6 +27,7 @@ use crate::api::requestpolicy::RequestPolicy;
 use crate::api::{project, validate};
 use crate::cluster::{Change, Event};
 use crate::model::labels::Labels;
+use crate::model::pod::PodShape;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::WorkloadWire;
@@ -47,6 +48,13 @@ pub struct Watches {
 pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
 
 type Named<T> = Change<Arc<str>, T>;
+
+/// Namespace and name of an object.
+pub type Place = (Arc<str>, Arc<str>);
+
+fn place<K: Resource>(object: &K) -> Place {
+    (object.namespace().unwrap_or_default().into(), object.name_any().into())
+}
 
 impl Watches {
     /// Watches everything that the cluster's state is made of, except workloads.
@@ -142,7 +150,7 @@ impl Watches {
         self.start::<K, _, _, _>(
             watcher::Config::default(),
             to,
-            |object| (object.namespace().unwrap_or_default().into(), object.name_any().into()),
+            place,
             move |object| {
                 let mut wire: WorkloadWire = object.into();
                 effective(kind, &mut wire);
@@ -165,6 +173,42 @@ impl Watches {
     /// Watches request policies as the API has them.
     pub fn policies<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<RequestPolicy>) -> M) {
         self.whole(to, wrap);
+    }
+
+    /// Watches LimitRanges of all namespaces.
+    pub fn limit_ranges<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, LimitRange>) -> M,
+    ) {
+        self.start::<LimitRange, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+    }
+
+    /// Watches ResourceQuotas of all namespaces.
+    pub fn quotas<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, ResourceQuota>) -> M,
+    ) {
+        self.start::<ResourceQuota, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+    }
+
+    /// Watches DaemonSets as the pods that they make.
+    pub fn daemon_sets<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, (Place, Arc<PodShape>)>) -> M,
+    ) {
+        self.start::<DaemonSetObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            place,
+            |object| {
+                let place = place(&object);
+                Some((place, Arc::new(WorkloadWire::from(object).template_shape())))
+            },
+            wrap,
+        );
     }
 
     fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)

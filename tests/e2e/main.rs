@@ -8,12 +8,14 @@
 mod admission;
 mod audit;
 mod broken;
+mod conformance;
 mod crash;
 mod crds;
 mod direct;
 mod door;
 mod install;
 mod manifests;
+mod policies;
 mod provision;
 mod rotation;
 mod shortage;
