@@ -23,7 +23,7 @@ fn bench(criterion: &mut Criterion) {
     let snapshot = snapshot();
     let policies: PolicySource = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
     let clock: Clock = Arc::new(now);
-    let reviewer = Reviewer::new(policies, None, Arc::default(), clock, false);
+    let reviewer = Reviewer::new(policies, None, Arc::default(), Arc::default(), clock, false);
     let mut percentiles = Vec::new();
     for (size, bytes) in [("4KB", 4 << 10), ("60KB", 60 << 10)] {
         for (state, complete) in [("complete", true), ("patched", false)] {

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::{advice, intent, policy};
 
@@ -115,6 +116,9 @@ pub struct Context {
     pub synced: Arc<AtomicBool>,
     /// Where intents go, if anywhere.
     pub intents: Option<intent::Sender>,
+    /// Where decisions are counted for the policies' status. A lock of a moment, taken for pods that
+    /// lack something only.
+    pub tally: Arc<Mutex<policy::Tally>>,
     /// The metrics, registered by the application.
     pub metrics: Arc<Metrics>,
     /// Prints all metrics of the process for `/metrics`.

@@ -5,7 +5,9 @@ pub mod cluster;
 pub mod doctor;
 pub mod facts;
 pub mod health;
+mod largest;
 pub mod policies;
+mod policy_status;
 #[cfg(feature = "aws")]
 pub mod provisioner;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod lease;
 pub mod list;
+pub mod policy;
 pub mod watch;
 pub mod wire;
 pub mod write;

@@ -9,24 +9,37 @@
 //! policy that selects the container and has a rule for the resource decides; later ones are not
 //! asked, so a policy with action `Off` exempts what it selects.
 //!
+//! A request that is set makes nothing worse: a pod that the API server and some node would have
+//! taken without it is taken with it. The module `fit` has the order in which amounts are adjusted.
+//!
 //! What it does not decide: whether the pod fits anywhere, and what a good request would be.
 
+mod accept;
+mod bounds;
 mod compile;
+mod condition;
 mod decide;
 mod find;
+mod fit;
 mod patch;
 mod skeleton;
 mod snapshot;
+mod status;
 mod subject;
+mod tally;
 mod template;
 mod text;
 mod view;
 
+pub use bounds::Bounds;
 pub use compile::{CompileError, compile};
-pub use decide::{Decision, RequestMeta, Verdict, decide};
-pub use find::Finding;
+pub use condition::{Condition, ConditionError, Refused};
+pub use decide::{Decision, RequestMeta, User, Verdict, decide};
+pub use find::{Clamp, Finding};
 pub use snapshot::{Action, ContainerKind, Policy, Resource, Rule, Snapshot};
+pub use status::{Facts, next_status};
 pub use subject::ContainerList;
+pub use tally::{Counts, Offence, Stage, Tallied, Tally};
 pub use template::{Preview, advise, effective_shape, preview};
 pub use text::limit_warnings;
 pub use view::PodView;

@@ -15,6 +15,7 @@ mod feasible;
 mod fill;
 mod host;
 mod improve;
+mod largest;
 mod lessons;
 mod lp;
 mod model;
@@ -30,6 +31,7 @@ pub mod solve;
 mod topology;
 mod why;
 
+pub use largest::largest_rooms;
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons};
 pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};

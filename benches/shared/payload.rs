@@ -44,9 +44,6 @@ pub fn snapshot() -> Snapshot {
             serde_json::from_str(if index == 9 { "{}" } else { r#"{"matchLabels":{"team":"x"}}"# })
                 .expect("a selector"),
         ),
-        objects: None,
-        owner_kinds: Vec::new(),
-        container_names: Vec::new(),
         container_kinds: vec![ContainerKind::Main, ContainerKind::Sidecar],
         rules: vec![
             Rule {
@@ -63,11 +60,9 @@ pub fn snapshot() -> Snapshot {
             },
         ],
         zero_means_missing: true,
-        allow_opt_out: false,
-        message: None,
-        silence: Vec::new(),
+        ..Policy::default()
     };
-    let namespaces = (0..500)
+    let namespaces: BTreeMap<_, _> = (0..500)
         .map(|i| (format!("ns-{i}"), BTreeMap::new()))
         .chain([("shop".to_owned(), BTreeMap::new())])
         .collect();

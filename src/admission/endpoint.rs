@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::metrics::{Metrics, ReviewLabels};
 use super::review::{Request, Response, ReviewError};
@@ -12,7 +13,7 @@ use crate::advice::{Question, Quote};
 use crate::intent::{self, Intent, Operation};
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::TemplateWire;
-use crate::policy::{self, PodView, RequestMeta, Verdict};
+use crate::policy::{self, PodView, RequestMeta, Stage, Tally, User, Verdict};
 
 /// How long advice waits for the provisioner: the person at the keyboard does not notice it, and it
 /// is far below the deadline of a review.
@@ -126,6 +127,7 @@ pub struct Reviewer {
     pub(super) policies: PolicySource,
     pub(super) facts: FactsSource,
     pub(super) intents: Option<intent::Sender>,
+    pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) strict: bool,
@@ -136,11 +138,12 @@ impl Reviewer {
     pub fn new(
         policies: PolicySource,
         intents: Option<intent::Sender>,
+        tally: Arc<Mutex<Tally>>,
         metrics: Arc<Metrics>,
         clock: Clock,
         strict: bool,
     ) -> Self {
-        Self { policies, facts: FactsSource::default(), intents, metrics, clock, strict }
+        Self { policies, facts: FactsSource::default(), intents, tally, metrics, clock, strict }
     }
 
     /// With what stands beside workloads.
@@ -225,7 +228,8 @@ impl Reviewer {
         let pod =
             PodView::parse(object.get()).map_err(|error| format!("unreadable Pod: {error}"))?;
         let now = (self.clock)();
-        let meta = RequestMeta { namespace: request.namespace(), now };
+        let user = User { name: &request.user_info.username, groups: &request.user_info.groups };
+        let meta = RequestMeta { namespace: request.namespace(), now, user };
         let decision = policy::decide(&pod, &meta, &self.policies.load());
         if let Some(why) = &decision.patch_dropped {
             self.metrics.patches_dropped.inc();
@@ -233,6 +237,15 @@ impl Reviewer {
                 uid = %request.uid, namespace = request.namespace(), pod = pod.name(), why,
                 "patch dropped: it failed its own test"
             );
+        }
+        if !request.is_dry_run()
+            && !(decision.findings.is_empty() && decision.failed_conditions.is_empty())
+        {
+            let stage = match endpoint {
+                Endpoint::Mutate => Stage::Mutating,
+                Endpoint::Validate | Endpoint::Advise => Stage::Validating,
+            };
+            self.tally.lock().record(stage, &pod, request.namespace(), &decision, now);
         }
         if endpoint == Endpoint::Mutate {
             let (mut response, size) = Response::allow(&request.uid).patch(&decision.patch);

@@ -62,10 +62,22 @@ pub(super) struct Request<'a> {
     #[serde(borrow)]
     pub(super) operation: Cow<'a, str>,
     #[serde(borrow)]
+    pub(super) user_info: UserInfo<'a>,
+    #[serde(borrow)]
     pub(super) object: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) old_object: Option<&'a RawValue>,
     pub(super) dry_run: Option<bool>,
+}
+
+/// Who asks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct UserInfo<'a> {
+    #[serde(borrow)]
+    pub(super) username: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) groups: Vec<Cow<'a, str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -79,6 +79,7 @@ impl Server {
         let reviewer = Reviewer::new(
             Arc::clone(&context.policies),
             context.intents.clone(),
+            Arc::clone(&context.tally),
             Arc::clone(&context.metrics),
             Arc::clone(&context.clock),
             settings.strict,

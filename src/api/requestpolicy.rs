@@ -13,17 +13,22 @@ use super::common::{CelRule, optional_quantity, quantity_schema};
 use super::conditions::Condition;
 
 pub(crate) const DEFAULT_NEEDS_VALUE: CelRule = (
-    "self.action != 'Default' || has(self.default)",
-    "a rule with action 'Default' must have a 'default'",
+    "!(self.action in ['Default', 'DefaultAndVerify']) || has(self.default)",
+    "a rule with action 'Default' or 'DefaultAndVerify' must have a 'default'",
 );
 pub(crate) const VALUE_NEEDS_USE: CelRule = (
-    "!has(self.default) || self.action in ['Default', 'Shadow', 'Off']",
+    "!has(self.default) || self.action in ['Default', 'DefaultAndVerify', 'Shadow', 'Off']",
     "'default' has no effect with this action",
+);
+pub(crate) const EXEMPT_NEEDS_OPT_OUT: CelRule = (
+    "!has(self.exempt) || (has(self.allowOptOut) && self.allowOptOut)",
+    "'exempt' has no effect without 'allowOptOut: true'",
 );
 
 /// What happens to pods that ask for no cpu, memory or ephemeral storage.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = EXEMPT_NEEDS_OPT_OUT)]
 #[kube(
     group = "harbinger.sh",
     version = "v1alpha1",
@@ -50,20 +55,29 @@ pub struct RequestPolicySpec {
     /// Which containers are judged. Empty means all.
     #[serde(rename = "match", default, skip_serializing_if = "PolicyMatch::is_empty")]
     pub matches: PolicyMatch,
+    /// Expressions in CEL that must all be true. They read `object` (the pod), `request` (namespace, userInfo) and
+    /// `namespaceObject` (name and labels). One that fails keeps the policy from judging the pod, and is told in the status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub match_conditions: Vec<MatchCondition>,
     /// What to do for each resource.
     #[schemars(length(min = 1, max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resource"]))]
     pub rules: Vec<PolicyRule>,
     /// Whether a request of zero counts as none, as the scheduler sees it.
     #[serde(default = "yes")]
     pub zero_means_missing: bool,
-    /// Whether the annotation `harbinger.sh/request-policy: skip` on a pod is honoured.
+    /// Whether pods may be exempt: by the annotation `harbinger.sh/request-policy: skip`, or by who makes them.
     #[serde(default)]
     pub allow_opt_out: bool,
+    /// Who makes pods that are exempt. Pods of workloads are made by their controllers, not by people.
+    #[serde(default, skip_serializing_if = "Exempt::is_empty")]
+    pub exempt: Exempt,
     /// Policies are asked in order of priority, higher first, then of name.
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
-    /// Added to warnings and denials. `{namespace}`, `{pod}`, `{container}`, `{resource}` and `{policy}` are filled in.
+    /// Added to warnings and denials. `{namespace}`, `{pod}`, `{container}`, `{resource}`, `{field}`, `{value}` and `{policy}` are
+    /// filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
@@ -99,6 +113,47 @@ pub struct PolicyMatch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub container_kinds: Vec<ContainerKind>,
+    /// Images of containers as they are written, with `*` for any characters: `registry.example.com/*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    pub images: Vec<String>,
+    /// Names of priority classes of pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub priority_classes: Vec<String>,
+}
+
+/// An expression that must be true.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MatchCondition {
+    /// Name of the condition, for messages.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Expression in CEL that is true or false.
+    #[schemars(length(min = 1, max = 2048))]
+    pub expression: String,
+}
+
+/// Who makes pods that are exempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Exempt {
+    /// Names of users and service accounts, such as `system:serviceaccount:ci:runner`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub users: Vec<String>,
+    /// Groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub groups: Vec<String>,
+}
+
+impl Exempt {
+    /// Whether it is nobody.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl PolicyMatch {
@@ -130,7 +185,7 @@ pub struct PolicyRule {
     pub resource: PolicyResource,
     /// What to do then.
     pub action: PolicyAction,
-    /// The request to write with action Default; with Shadow, the one that would be written.
+    /// The request to write with action Default or DefaultAndVerify; with Shadow, the one that would be written.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -138,7 +193,7 @@ pub struct PolicyRule {
     )]
     #[schemars(schema_with = "quantity_schema")]
     pub default: Option<Quantity>,
-    /// Before this moment Deny and Default only warn.
+    /// Before this moment Deny, Default and DefaultAndVerify only warn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce_from: Option<Time>,
 }
@@ -181,6 +236,8 @@ pub enum PolicyAction {
     Warn,
     /// Write the default.
     Default,
+    /// Write the default, and refuse a pod that has lost it, or was never asked about, at the end of admission.
+    DefaultAndVerify,
     /// Refuse the pod.
     Deny,
 }
@@ -192,7 +249,7 @@ pub struct RequestPolicyStatus {
     /// The generation that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The rules in a line, such as `cpu=Default(100m) memory=Deny`.
+    /// What the rules do now, such as `cpu=Default(100m) memory=Warn(Deny from 2026-03-01)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
     /// What the policy did since `countsSince`.
@@ -201,7 +258,11 @@ pub struct RequestPolicyStatus {
     /// When counting began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts_since: Option<Time>,
-    /// ValidationSucceeded and Ready.
+    /// The last pods that lacked requests, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub last_offenders: Vec<Offender>,
+    /// ValidationSucceeded, ConditionsEvaluated and Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -226,4 +287,21 @@ pub struct PolicyCounts {
     /// Refused.
     #[serde(default)]
     pub denied: i64,
+    /// Not judged, because a condition could not be evaluated.
+    #[serde(default)]
+    pub failed: i64,
+}
+
+/// A pod that lacked requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Offender {
+    /// Namespace and workload, or pod, such as `shop/Deployment/web`.
+    pub name: String,
+    /// What was missing, such as `app: cpu, memory`.
+    pub missing: String,
+    /// What was done: the strictest action.
+    pub action: PolicyAction,
+    /// When it came.
+    pub time: Time,
 }

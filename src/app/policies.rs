@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 
+use super::largest;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::cluster::Change;
-use crate::k8s::watch::Watches;
+use crate::k8s::watch::{Place, Watches};
 use crate::model::digest::hex;
 use crate::model::labels::Labels;
-use crate::policy::{self, Snapshot};
+use crate::model::resources::Resources;
+use crate::policy::{self, Action, Bounds, Policy, Snapshot};
 
 /// Changes that may wait to be folded; namespaces of a large cluster come in one list.
 const QUEUE: usize = 256;
@@ -21,6 +24,27 @@ const QUEUE: usize = 256;
 enum Message {
     Policy(Box<Change<Arc<str>, RequestPolicy>>),
     Namespace(Change<Arc<str>, (Arc<str>, Labels)>),
+    LimitRange(Change<Place, LimitRange>),
+    Quota(Change<Place, ResourceQuota>),
+    Largest(Arc<[Resources]>),
+}
+
+/// What applies to all policies.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Namespaces whose pods are never touched.
+    pub excluded: BTreeSet<String>,
+    /// What a rule may do at most.
+    pub max_action: Action,
+}
+
+/// A policy as it is stored, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The object.
+    pub object: RequestPolicy,
+    /// The policy, or why it cannot be used.
+    pub compiled: Result<Policy, String>,
 }
 
 /// The policies as they are now.
@@ -28,26 +52,32 @@ enum Message {
 pub struct Policies {
     /// What decisions read.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Whether policies and namespaces have been listed.
+    /// The policies by name, those that cannot be used too.
+    pub held: Arc<ArcSwap<BTreeMap<Arc<str>, Arc<Held>>>>,
+    /// Whether policies, namespaces and their bounds have been listed.
     pub synced: Arc<AtomicBool>,
     /// Identifies the policies; changes with them, not with namespaces. Empty until listed.
     pub version: watch::Receiver<String>,
 }
 
-/// Watches policies and namespaces. Pods in `exempt` namespaces are never touched.
-pub fn follow(watches: &Watches, exempt: BTreeSet<String>) -> Policies {
+/// Watches policies and what they are judged by.
+pub fn follow(watches: &Watches, rules: Rules) -> Policies {
     let (to, mut inbox) = mpsc::channel(QUEUE);
     watches.policies(&to, |change| Message::Policy(Box::new(change)));
     watches.namespaces(&to, Message::Namespace);
+    watches.limit_ranges(&to, Message::LimitRange);
+    watches.quotas(&to, Message::Quota);
+    largest::follow(watches, to, Message::Largest);
     let (version, versions) = watch::channel(String::new());
     let policies = Policies {
-        snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+        snapshot: Arc::default(),
+        held: Arc::default(),
         synced: Arc::default(),
         version: versions,
     };
-    let (snapshot, synced) = (Arc::clone(&policies.snapshot), Arc::clone(&policies.synced));
+    let shared = policies.clone();
     watches.tracker.spawn(async move {
-        let mut state = State { exempt, ..State::default() };
+        let mut state = State::new(rules);
         while let Some(message) = inbox.recv().await {
             state.fold(message);
             while let Ok(message) = inbox.try_recv() {
@@ -55,9 +85,10 @@ pub fn follow(watches: &Watches, exempt: BTreeSet<String>) -> Policies {
             }
             let next = state.snapshot();
             let name = next.version().to_owned();
-            snapshot.store(Arc::new(next));
+            shared.snapshot.store(Arc::new(next));
+            shared.held.store(Arc::new(state.policies.clone()));
             if state.listed.iter().all(|listed| *listed) {
-                synced.store(true, Ordering::Release);
+                shared.synced.store(true, Ordering::Release);
                 version.send_if_modified(|old| {
                     let changed = *old != name;
                     *old = name;
@@ -69,69 +100,154 @@ pub fn follow(watches: &Watches, exempt: BTreeSet<String>) -> Policies {
     policies
 }
 
+/// LimitRanges and ResourceQuotas of one namespace, and what they come to.
 #[derive(Default)]
+struct OfNamespace {
+    ranges: BTreeMap<Arc<str>, LimitRange>,
+    quotas: BTreeMap<Arc<str>, ResourceQuota>,
+}
+
 struct State {
-    policies: BTreeMap<Arc<str>, RequestPolicy>,
-    namespaces: BTreeMap<String, Labels>,
-    exempt: BTreeSet<String>,
-    /// Policies, namespaces.
-    listed: [bool; 2],
-    /// Policies whose fault was told, with the generation that has it.
-    told: BTreeMap<Arc<str>, Option<i64>>,
+    rules: Rules,
+    policies: BTreeMap<Arc<str>, Arc<Held>>,
+    namespaces: Arc<BTreeMap<String, Labels>>,
+    sources: BTreeMap<Arc<str>, OfNamespace>,
+    bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
+    largest: Arc<[Resources]>,
+    /// Policies, namespaces, LimitRanges, ResourceQuotas.
+    listed: [bool; 4],
 }
 
 impl State {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            policies: BTreeMap::new(),
+            namespaces: Arc::default(),
+            sources: BTreeMap::new(),
+            bounds: BTreeMap::new(),
+            largest: Arc::new([]),
+            listed: [false; 4],
+        }
+    }
+
     fn fold(&mut self, message: Message) {
         match message {
             Message::Policy(change) => match *change {
-                Change::Upsert(policy) => {
-                    self.policies.insert(policy.name_any().into(), policy);
-                }
+                Change::Upsert(policy) => self.hold(policy),
                 Change::Delete(name) => {
                     self.policies.remove(&name);
                 }
                 Change::Replace(list) => {
-                    self.policies =
-                        list.into_iter().map(|policy| (policy.name_any().into(), policy)).collect();
+                    let names: BTreeSet<String> = list.iter().map(ResourceExt::name_any).collect();
+                    self.policies.retain(|name, _| names.contains(&**name));
+                    list.into_iter().for_each(|policy| self.hold(policy));
                     self.listed[0] = true;
                 }
             },
-            Message::Namespace(change) => match change {
-                Change::Upsert((name, labels)) => {
-                    self.namespaces.insert(name.to_string(), labels);
-                }
-                Change::Delete(name) => {
-                    self.namespaces.remove(&*name);
-                }
-                Change::Replace(list) => {
-                    self.namespaces =
-                        list.into_iter().map(|(name, labels)| (name.to_string(), labels)).collect();
-                    self.listed[1] = true;
-                }
-            },
-        }
-    }
-
-    /// A policy that cannot be compiled counts as absent: others must go on working.
-    fn snapshot(&mut self) -> Snapshot {
-        let mut compiled = Vec::new();
-        let mut identity = String::from("v1");
-        for (name, policy) in &self.policies {
-            let generation = policy.metadata.generation;
-            match policy::compile(name, &policy.spec) {
-                Ok(policy) => {
-                    let part = format!(" {name}/{}", generation.unwrap_or_default());
-                    identity.push_str(&part);
-                    compiled.push(policy);
-                }
-                Err(error) => {
-                    if self.told.insert(Arc::clone(name), generation) != Some(generation) {
-                        tracing::error!(policy = %name, %error, "request policy is ignored");
+            Message::Namespace(change) => {
+                let namespaces = Arc::make_mut(&mut self.namespaces);
+                match change {
+                    Change::Upsert((name, labels)) => {
+                        namespaces.insert(name.to_string(), labels);
+                    }
+                    Change::Delete(name) => {
+                        namespaces.remove(&*name);
+                    }
+                    Change::Replace(list) => {
+                        *namespaces = list
+                            .into_iter()
+                            .map(|(name, labels)| (name.to_string(), labels))
+                            .collect();
+                        self.listed[1] = true;
                     }
                 }
             }
+            Message::LimitRange(change) => {
+                self.listed[2] |= matches!(change, Change::Replace(_));
+                self.bound(change, |of| &mut of.ranges);
+            }
+            Message::Quota(change) => {
+                self.listed[3] |= matches!(change, Change::Replace(_));
+                self.bound(change, |of| &mut of.quotas);
+            }
+            Message::Largest(nodes) => self.largest = nodes,
+        }
+    }
+
+    /// Compiles a policy that is new or changed. One that cannot be compiled counts as absent: others
+    /// must go on working.
+    fn hold(&mut self, object: RequestPolicy) {
+        let name: Arc<str> = object.name_any().into();
+        let old = self.policies.get(&name).filter(|old| old.object.spec == object.spec);
+        let compiled = match old {
+            Some(old) => old.compiled.clone(),
+            None => policy::compile(&name, &object.spec).map_err(|error| {
+                tracing::error!(policy = %name, %error, "request policy is ignored");
+                error.to_string()
+            }),
+        };
+        self.policies.insert(name, Arc::new(Held { object, compiled }));
+    }
+
+    /// Folds an object that bounds pods of its namespace.
+    fn bound<T: ResourceExt>(
+        &mut self,
+        change: Change<Place, T>,
+        list: fn(&mut OfNamespace) -> &mut BTreeMap<Arc<str>, T>,
+    ) {
+        let mut touched = BTreeSet::new();
+        let objects = match change {
+            Change::Upsert(object) => vec![object],
+            Change::Delete((namespace, name)) => {
+                if let Some(of) = self.sources.get_mut(&namespace) {
+                    list(of).remove(&name);
+                }
+                touched.insert(namespace);
+                Vec::new()
+            }
+            Change::Replace(objects) => {
+                self.sources.values_mut().for_each(|of| list(of).clear());
+                touched.extend(self.sources.keys().cloned());
+                objects
+            }
+        };
+        for object in objects {
+            let namespace: Arc<str> = object.namespace().unwrap_or_default().into();
+            let of = self.sources.entry(Arc::clone(&namespace)).or_default();
+            list(of).insert(object.name_any().into(), object);
+            touched.insert(namespace);
+        }
+        for namespace in touched {
+            let of = self.sources.get(&namespace);
+            match of.filter(|of| !(of.ranges.is_empty() && of.quotas.is_empty())) {
+                Some(of) => {
+                    let bounds = Bounds::new(of.ranges.values(), of.quotas.values());
+                    self.bounds.insert(namespace, Arc::new(bounds));
+                }
+                None => {
+                    self.sources.remove(&namespace);
+                    self.bounds.remove(&namespace);
+                }
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut compiled = Vec::new();
+        let mut identity = String::from("v1");
+        for (name, held) in &self.policies {
+            if let Ok(policy) = &held.compiled {
+                let generation = held.object.metadata.generation.unwrap_or_default();
+                let part = format!(" {name}/{generation}");
+                identity.push_str(&part);
+                compiled.push(policy.clone());
+            }
         }
         let version = hex(identity, 8);
-        Snapshot::new(version, compiled, self.namespaces.clone(), self.exempt.clone())
+        Snapshot::new(version, compiled, Arc::clone(&self.namespaces), self.rules.excluded.clone())
+            .with_max_action(self.rules.max_action)
+            .with_bounds(self.bounds.clone())
+            .with_largest_nodes(Arc::clone(&self.largest))
     }
 }

@@ -1,6 +1,5 @@
 //! The provisioner: watches, the decider and its helpers, under a lease.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::policies::Policies;
+use super::policies::{Policies, Rules};
 use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
 use crate::control::engine::QUEUE;
@@ -47,8 +46,8 @@ pub struct Options {
     pub identity: String,
     /// Socket on which admission tells what it has seen.
     pub intent_socket: Option<PathBuf>,
-    /// Namespaces whose pods request policies never touch.
-    pub excluded_namespaces: BTreeSet<String>,
+    /// What applies to all request policies.
+    pub rules: Rules,
     /// The decider's settings.
     pub engine: engine::Settings,
     /// The cloud's settings; what is empty is asked from the API server.
@@ -136,7 +135,7 @@ pub async fn serve(
     let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
     watches.cluster(&outbox, Message::Cluster);
     watches.classes(&outbox, Message::Classes);
-    let policies = policies::follow(&watches, options.excluded_namespaces);
+    let policies = policies::follow(&watches, options.rules);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     let (snapshots, classes) = (decider.snapshots(), decider.classes());
     if let Some(Inbox { intents, questions }) = heard {

@@ -1,22 +1,24 @@
 //! The webhook: policies in memory, an HTTPS server, intents to the provisioner.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::{self, SelfManaged};
-use super::{SystemClock, facts, policies, shutdown};
+use super::policies::Rules;
+use super::{SystemClock, facts, policies, policy_status, shutdown};
 use crate::admission::{self, CertificateSource, Server};
 use crate::control::Clock as _;
 use crate::intent;
 use crate::k8s::client;
 use crate::k8s::watch::Watches;
+use crate::policy;
 
 /// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
@@ -45,8 +47,8 @@ pub struct Options {
     pub certificate: Certificate,
     /// Socket of the provisioner; without it nobody hears of intents.
     pub intent_socket: Option<PathBuf>,
-    /// Namespaces whose pods are never touched.
-    pub excluded_namespaces: BTreeSet<String>,
+    /// What applies to all policies.
+    pub rules: Rules,
     /// Bounds of the server.
     pub limits: Limits,
 }
@@ -109,7 +111,16 @@ pub async fn serve(
         tracker: tracker.clone(),
         cancel: background.clone(),
     };
-    let policies = policies::follow(&watches, options.excluded_namespaces);
+    let max_action = options.rules.max_action;
+    let policies = policies::follow(&watches, options.rules);
+    let tally: Arc<Mutex<policy::Tally>> = Arc::default();
+    tracker.spawn(policy_status::run(
+        connection.client.clone(),
+        policies.clone(),
+        Arc::clone(&tally),
+        max_action,
+        background.clone(),
+    ));
     let facts = facts::follow(&watches);
     let certificate = match options.certificate {
         Certificate::Files { certificate, key } => CertificateSource::Files { certificate, key },
@@ -136,6 +147,7 @@ pub async fn serve(
         facts,
         synced: policies.synced,
         intents,
+        tally,
         metrics,
         render: Arc::new(move || {
             let mut text = String::new();

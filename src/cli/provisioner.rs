@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use clap::{ArgAction, Args};
 
-use super::role::{Excluded, Logging};
+use super::role::{Judging, Logging};
 use crate::app::provisioner;
 use crate::control::engine;
 use crate::{aws, k8s};
@@ -57,7 +57,7 @@ pub struct Provisioner {
     #[arg(long, env = "HARBINGER_INTENT_SOCKET", value_name = "PATH")]
     intent_socket: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) excluded: Excluded,
+    pub(super) judging: Judging,
     /// Milliseconds without a relevant event after which a plan is made
     #[arg(long, env = "HARBINGER_COALESCE_IDLE_MS", default_value_t = 20)]
     coalesce_idle_ms: u64,
@@ -104,7 +104,7 @@ impl Provisioner {
             lease: self.leader_elect.then_some((self.lease_namespace, self.lease_name)),
             identity,
             intent_socket: self.intent_socket,
-            excluded_namespaces: self.excluded.into_set(),
+            rules: self.judging.into_rules(),
             engine: engine::Settings {
                 coalesce_idle: Duration::from_millis(self.coalesce_idle_ms),
                 coalesce_max: Duration::from_millis(self.coalesce_max_ms),

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::app::policies::Rules;
+use crate::policy::Action;
 use crate::telemetry::logs::{self, LogFormat};
 
 /// Logging flags of long-running roles.
@@ -58,5 +60,50 @@ pub struct Excluded {
 impl Excluded {
     pub(super) fn into_set(self) -> BTreeSet<String> {
         self.excluded_namespaces.into_iter().filter(|name| !name.is_empty()).collect()
+    }
+}
+
+/// What applies to all request policies.
+#[derive(Args, Clone, Debug)]
+pub struct Judging {
+    #[command(flatten)]
+    excluded: Excluded,
+    /// The most that any request policy may do, whatever it says: warn stops changes and refusals at
+    /// once
+    #[arg(long, env = "HARBINGER_MAX_ACTION", value_enum, default_value_t)]
+    max_action: MaxAction,
+}
+
+/// Caps on what policies do.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum MaxAction {
+    /// Nothing
+    Off,
+    /// Count
+    Shadow,
+    /// Warn
+    Warn,
+    /// Set requests; what would refuse warns
+    Default,
+    /// Set requests and see that they stay; what would refuse warns
+    DefaultAndVerify,
+    /// No cap
+    #[default]
+    Deny,
+}
+
+impl Judging {
+    pub(super) fn into_rules(self) -> Rules {
+        Rules {
+            excluded: self.excluded.into_set(),
+            max_action: match self.max_action {
+                MaxAction::Off => Action::Off,
+                MaxAction::Shadow => Action::Shadow,
+                MaxAction::Warn => Action::Warn,
+                MaxAction::Default => Action::Default,
+                MaxAction::DefaultAndVerify => Action::DefaultAndVerify,
+                MaxAction::Deny => Action::Deny,
+            },
+        }
     }
 }

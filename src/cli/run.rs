@@ -32,7 +32,7 @@ impl Run {
             self.provisioner.kubeconfig.clone(),
             self.webhook_metrics_listen,
             None,
-            self.provisioner.excluded.clone(),
+            self.provisioner.judging.clone(),
         ) {
             Ok(options) => options,
             Err(message) => return Ok(super::complain(&[message])),

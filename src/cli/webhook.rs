@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::role::{Excluded, Logging};
+use super::role::{Judging, Logging};
 use crate::app::certificates::SelfManaged;
 use crate::app::webhook::{self, Certificate, Limits, Options};
 
@@ -27,7 +27,7 @@ pub struct Webhook {
     #[arg(long, env = "HARBINGER_INTENT_SOCKET", value_name = "PATH")]
     intent_socket: Option<PathBuf>,
     #[command(flatten)]
-    excluded: Excluded,
+    judging: Judging,
     #[command(flatten)]
     logging: Logging,
 }
@@ -83,7 +83,7 @@ impl Serving {
         kubeconfig: Option<PathBuf>,
         metrics_listen: SocketAddr,
         intent_socket: Option<PathBuf>,
-        excluded: Excluded,
+        judging: Judging,
     ) -> Result<Options, String> {
         let certificate = match (self.tls_cert, self.tls_key, self.certificate_secret) {
             (Some(certificate), Some(key), _) => Certificate::Files { certificate, key },
@@ -105,7 +105,7 @@ impl Serving {
             metrics_listen,
             certificate,
             intent_socket,
-            excluded_namespaces: excluded.into_set(),
+            rules: judging.into_rules(),
             limits: Limits {
                 drain_delay: Duration::from_secs(self.drain_seconds),
                 certificate_poll: Duration::from_secs(self.certificate_poll_seconds.max(1)),
@@ -123,7 +123,7 @@ impl Webhook {
             self.kubeconfig,
             self.metrics_listen,
             self.intent_socket,
-            self.excluded,
+            self.judging,
         ) {
             Ok(options) => options,
             Err(message) => return Ok(super::complain(&[message])),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::core::DeserializeGuard;
@@ -31,6 +31,7 @@ use crate::api::{project, validate};
 use crate::cluster::{Change, Event};
 use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::labels::Labels;
+use crate::model::pod::PodShape;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::WorkloadWire;
@@ -52,10 +53,10 @@ pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
 
 type Named<T> = Change<Arc<str>, T>;
 
-/// Namespace and name.
-type Key = (Arc<str>, Arc<str>);
+/// Namespace and name of an object.
+pub type Place = (Arc<str>, Arc<str>);
 
-fn key_of<K: Resource>(object: &K) -> Key {
+fn place<K: Resource>(object: &K) -> Place {
     (object.namespace().unwrap_or_default().into(), object.name_any().into())
 }
 
@@ -153,7 +154,7 @@ impl Watches {
         self.start::<K, _, _, _>(
             watcher::Config::default(),
             to,
-            |object| (object.namespace().unwrap_or_default().into(), object.name_any().into()),
+            place,
             move |object| {
                 let mut wire: WorkloadWire = object.into();
                 effective(kind, &mut wire);
@@ -179,21 +180,57 @@ impl Watches {
     }
 
     /// Watches disruption budgets.
-    pub fn budgets<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Key, Budget>) -> M) {
+    pub fn budgets<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Place, Budget>) -> M) {
         let read = |budget: PodDisruptionBudget| Some(budget.into());
-        self.start(watcher::Config::default(), to, key_of, read, wrap);
+        self.start(watcher::Config::default(), to, place, read, wrap);
     }
 
     /// Watches autoscalers.
-    pub fn scalers<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Key, Scaler>) -> M) {
+    pub fn scalers<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Place, Scaler>) -> M) {
         let read = |scaler: HorizontalPodAutoscaler| Some(scaler.into());
-        self.start(watcher::Config::default(), to, key_of, read, wrap);
+        self.start(watcher::Config::default(), to, place, read, wrap);
     }
 
     /// Watches priority classes.
     pub fn priorities<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<Priority>) -> M) {
         let key = |class: &PriorityClass| class.name_any().into();
         self.start(watcher::Config::default(), to, key, |class| Some(class.into()), wrap);
+    }
+
+    /// Watches LimitRanges of all namespaces.
+    pub fn limit_ranges<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, LimitRange>) -> M,
+    ) {
+        self.start::<LimitRange, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+    }
+
+    /// Watches ResourceQuotas of all namespaces.
+    pub fn quotas<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, ResourceQuota>) -> M,
+    ) {
+        self.start::<ResourceQuota, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+    }
+
+    /// Watches DaemonSets as the pods that they make.
+    pub fn daemon_sets<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, (Place, Arc<PodShape>)>) -> M,
+    ) {
+        self.start::<DaemonSetObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            place,
+            |object| {
+                let place = place(&object);
+                Some((place, Arc::new(WorkloadWire::from(object).template_shape())))
+            },
+            wrap,
+        );
     }
 
     fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)

@@ -26,7 +26,7 @@ pub const FINALIZER: &str = "karpenter.sh/termination";
 /// Annotation with the number of the leader's term, so that it can be told who decided what.
 const TERM: &str = "harbinger.sh/term";
 /// Attempts of a read-modify-write when others write too.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
@@ -397,7 +397,7 @@ fn node_patch(node: &Node, change: &NodeChange) -> Value {
     patch
 }
 
-fn params() -> PatchParams {
+pub(super) fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 

@@ -2,6 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
+use regex::Regex;
+
+use super::condition::{Condition, Refused};
 use super::snapshot::{Action, ContainerKind, Policy, Resource, Rule};
 use crate::api::requestpolicy as api;
 use crate::model::labels::LabelSelector;
@@ -31,11 +34,13 @@ pub enum CompileError {
         /// One that is.
         example: String,
     },
-    /// `Default` without an amount.
-    #[error("spec.rules[{index}]: action Default needs a default, such as {example}")]
+    /// An action that sets requests without an amount.
+    #[error("spec.rules[{index}]: action {action} needs a default, such as {example}")]
     NoAmount {
         /// Position of the rule.
         index: usize,
+        /// The action.
+        action: &'static str,
         /// An amount.
         example: String,
     },
@@ -46,6 +51,22 @@ pub enum CompileError {
         index: usize,
         /// The resource.
         resource: &'static str,
+    },
+    /// A condition is no CEL expression of ours, or costs too much.
+    #[error("spec.matchConditions[{index}].expression: {why}")]
+    Condition {
+        /// Position of the condition.
+        index: usize,
+        /// What is wrong with it.
+        why: Refused,
+    },
+    /// A pattern for images is too large.
+    #[error("spec.match.images[{index}]: {pattern:?} is too long a pattern")]
+    Image {
+        /// Position of the pattern.
+        index: usize,
+        /// The pattern.
+        pattern: String,
     },
 }
 
@@ -63,6 +84,13 @@ pub fn compile(name: &str, spec: &api::RequestPolicySpec) -> Result<Policy, Comp
         rules.push(rule);
     }
     let kinds = &spec.matches.container_kinds;
+    let images = spec.matches.images.iter().enumerate().map(|(index, pattern)| {
+        glob(pattern).map_err(|_| CompileError::Image { index, pattern: pattern.clone() })
+    });
+    let conditions = spec.match_conditions.iter().enumerate().map(|(index, condition)| {
+        Condition::compile(&condition.name, &condition.expression)
+            .map_err(|why| CompileError::Condition { index, why })
+    });
     Ok(Policy {
         name: name.into(),
         priority: spec.priority,
@@ -83,12 +111,23 @@ pub fn compile(name: &str, spec: &api::RequestPolicySpec) -> Result<Policy, Comp
                 })
                 .collect()
         },
+        images: images.collect::<Result<_, _>>()?,
+        priority_classes: spec.matches.priority_classes.clone(),
+        conditions: conditions.collect::<Result<_, _>>()?,
         rules,
         zero_means_missing: spec.zero_means_missing,
         allow_opt_out: spec.allow_opt_out,
+        exempt_users: spec.exempt.users.clone(),
+        exempt_groups: spec.exempt.groups.clone(),
         message: spec.message.clone(),
         silence: spec.silence_advice.clone(),
     })
+}
+
+/// A pattern in which `*` stands for any characters, slashes too.
+fn glob(pattern: &str) -> Result<Regex, regex::Error> {
+    let parts: Vec<String> = pattern.split('*').map(regex::escape).collect();
+    Regex::new(&format!("^{}$", parts.join(".*")))
 }
 
 fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileError> {
@@ -102,12 +141,14 @@ fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileErr
         api::PolicyAction::Shadow => Action::Shadow,
         api::PolicyAction::Warn => Action::Warn,
         api::PolicyAction::Default => Action::Default,
+        api::PolicyAction::DefaultAndVerify => Action::DefaultAndVerify,
         api::PolicyAction::Deny => Action::Deny,
     };
     let example = || Resources::format_amount(resource.name(), resource.suggestion());
     let amount = match &rule.default {
-        None if action == Action::Default => {
-            return Err(CompileError::NoAmount { index, example: example() });
+        None if action.sets() => {
+            let action = action.api_name();
+            return Err(CompileError::NoAmount { index, action, example: example() });
         }
         None => None,
         Some(text) => {
@@ -166,13 +207,16 @@ mod tests {
                 "namespaceSelector": { "matchLabels": { "a": "b" } },
                 "objectSelector": { "matchExpressions": [{ "key": "k", "operator": "Exists" }] },
                 "ownerKinds": ["Job"], "containerNames": ["c"], "containerKinds": ["Init"],
+                "images": ["registry/*:1.?"], "priorityClasses": ["batch"],
             },
             "rules": [
                 { "resource": "cpu", "action": "Default", "default": "0.25" },
                 { "resource": "ephemeral-storage", "action": "Deny",
                   "enforceFrom": "2026-01-01T00:00:00Z" },
             ],
-            "allowOptOut": true, "priority": 7, "message": "m",
+            "matchConditions": [{ "name": "c", "expression": "true" }],
+            "allowOptOut": true, "exempt": { "users": ["u"], "groups": ["g"] },
+            "priority": 7, "message": "m",
         }))
         .unwrap();
         assert_eq!((policy.rules[0].amount, policy.rules[1].amount), (Some(250), None));
@@ -180,6 +224,12 @@ mod tests {
         assert_eq!(policy.container_kinds, [ContainerKind::Init]);
         assert_eq!(policy.objects.unwrap().match_expressions[0].operator, Operator::Exists);
         assert!(policy.zero_means_missing && policy.allow_opt_out);
+        assert_eq!((&*policy.exempt_users[0], &*policy.exempt_groups[0]), ("u", "g"));
+        assert_eq!((policy.conditions.len(), &*policy.priority_classes[0]), (1, "batch"));
+        let image = |name| policy.images[0].is_match(name);
+        assert!(
+            image("registry/a/b:1.?") && !image("registry/a:1.2") && !image("x/registry/a:1.?")
+        );
         let short = read(json!({ "rules": [{ "resource": "cpu", "action": "Warn" }] })).unwrap();
         assert_eq!(short.container_kinds, [ContainerKind::Main, ContainerKind::Sidecar]);
     }
@@ -194,6 +244,18 @@ mod tests {
         assert_eq!(
             error(json!({ "resource": "cpu", "action": "Default", "default": "0" })),
             "spec.rules[0].default: \"0\" is not an amount above zero, such as 100m"
+        );
+        assert_eq!(
+            error(json!({ "resource": "cpu", "action": "DefaultAndVerify" })),
+            "spec.rules[0]: action DefaultAndVerify needs a default, such as 100m"
+        );
+        let rule = json!({ "resource": "cpu", "action": "Off" });
+        let condition = json!({ "name": "c", "expression": "pod.kind" });
+        let error = read(json!({ "rules": [rule], "matchConditions": [condition] })).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "spec.matchConditions[0].expression: uses \"pod\"; there are object, request and \
+             namespaceObject"
         );
         let twice = json!({ "resource": "cpu", "action": "Off" });
         assert!(matches!(

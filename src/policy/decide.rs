@@ -1,12 +1,14 @@
 //! The decision about one pod.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use json_patch::Patch;
 
+use super::condition::{self, ConditionError};
 use super::find::{Finding, findings};
-use super::snapshot::{Action, Snapshot};
+use super::snapshot::{Action, Policy, Snapshot};
 use super::subject::Subject;
 use super::view::PodView;
 use super::{patch, template, text};
@@ -25,6 +27,17 @@ pub struct RequestMeta<'a> {
     pub namespace: &'a str,
     /// Time of the request, for the start dates of rules.
     pub now: Timestamp,
+    /// Who makes the pod. It decides about exemptions only, never about amounts.
+    pub user: User<'a>,
+}
+
+/// Who makes a pod: the person, or the controller that makes pods of a workload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct User<'a> {
+    /// Name; empty where it is not known.
+    pub name: &'a str,
+    /// Groups.
+    pub groups: &'a [std::borrow::Cow<'a, str>],
 }
 
 /// Whether the pod may be created.
@@ -57,6 +70,8 @@ pub struct Decision {
     pub audit: BTreeMap<String, String>,
     /// All missing requests and what was decided about each.
     pub findings: Vec<Finding>,
+    /// Conditions that could not be evaluated; their policies did not judge the pod.
+    pub failed_conditions: Vec<ConditionError>,
     /// Why the pod is not judged at all.
     pub exempt: Option<&'static str>,
     /// Why a patch was built and then dropped: it failed its own test.
@@ -75,13 +90,15 @@ impl Decision {
         if let Some(why) = &self.patch_dropped {
             return vec![format!("requests were not set, please report: {why}")];
         }
-        let set = self.findings.iter().filter(|finding| finding.action == Action::Default);
+        let set = self.findings.iter().filter(|finding| finding.action.sets());
         set.filter_map(text::pod_warning).collect()
     }
 
     /// Lines for the user of a pod that is final: what is missing and will not be set any more.
     pub fn validation_warnings(&self) -> Vec<String> {
         let missing = self.findings.iter().filter_map(|finding| match finding.action {
+            // Who is refused for it need not be warned of it.
+            Action::DefaultAndVerify => None,
             Action::Default => Some(text::unset_warning(finding)),
             _ => text::pod_warning(finding),
         });
@@ -102,6 +119,7 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
         warnings: Vec::new(),
         audit: BTreeMap::new(),
         findings: Vec::new(),
+        failed_conditions: Vec::new(),
         exempt: exemption(pod, meta.namespace, snapshot),
         patch_dropped: None,
         effective: Resources::default(),
@@ -118,23 +136,29 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
 }
 
 fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decision: &mut Decision) {
-    let subject = Subject::of_pod(pod, meta.namespace);
-    let found = findings(&subject, snapshot, meta.now);
+    let bounds = snapshot.bounds(meta.namespace);
+    let subject = Subject::of_pod(pod, meta.namespace, meta.user, bounds);
+    let document = || serde_json::from_str(pod.raw).ok();
+    let policies = select(&subject, snapshot, document, &mut decision.failed_conditions);
+    let found = findings(&subject, &policies, snapshot, meta.now);
     if found.is_empty() {
         return;
     }
     let mut patch = patch::build(pod, &subject, &found);
     if !patch.is_empty() {
         let settled = |patched: &PodView<'_>| {
-            let subject = Subject::of_pod(patched, meta.namespace);
-            findings(&subject, snapshot, meta.now).iter().all(|f| f.action != Action::Default)
+            let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
+            findings(&subject, &policies, snapshot, meta.now).iter().all(|f| !f.action.sets())
         };
         if let Err(error) = patch::verify(pod, &patch, settled) {
             patch = Patch::default();
             decision.patch_dropped = Some(error.to_string());
         }
     }
-    if let Some(message) = text::refusals(&subject, &found) {
+    // The validating endpoint sees the pod as it will be: a request that should have been set, could
+    // be set and is missing there is what `DefaultAndVerify` is for.
+    let refused = [Action::Deny, Action::DefaultAndVerify];
+    if let Some(message) = text::refusals(&subject, &found, &refused) {
         // 422: the object is invalid as it stands, and the message says how to make it valid.
         decision.verdict = Verdict::Deny { code: 422, message };
     }
@@ -145,6 +169,36 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     let missing = decision.findings.iter().filter(said).filter_map(text::pod_warning);
     let warnings = decision.changes().into_iter().chain(missing).chain(decision.notes());
     decision.warnings = text::limit_warnings(warnings);
+}
+
+/// The policies that judge the subject, in order. `document` makes the object for conditions; it is
+/// asked only when there are some.
+pub(super) fn select<'a>(
+    subject: &Subject<'a>,
+    snapshot: &'a Snapshot,
+    document: impl FnOnce() -> Option<serde_json::Value>,
+    failed: &mut Vec<ConditionError>,
+) -> Vec<&'a Policy> {
+    let mut selected: Vec<&Policy> = snapshot
+        .for_namespace(subject.namespace)
+        .filter(|policy| subject.is_selected_by(policy))
+        .collect();
+    if selected.iter().any(|policy| !policy.conditions.is_empty()) {
+        let request = condition::Request {
+            namespace: subject.namespace,
+            labels: snapshot.namespace(subject.namespace),
+            user: subject.user,
+        };
+        let inputs = condition::Inputs::new(document(), &request);
+        selected.retain(|policy| {
+            inputs.hold(&policy.conditions).unwrap_or_else(|mut error| {
+                error.policy = Arc::clone(&policy.name);
+                failed.push(error);
+                false
+            })
+        });
+    }
+    selected
 }
 
 /// Why a pod is never touched.
@@ -176,12 +230,17 @@ fn audit(findings: &[Finding], snapshot: &Snapshot) -> BTreeMap<String, String> 
     let mut all = String::new();
     for finding in findings {
         let entry = format!(
-            "{}/{}:{}={}@{} ",
+            "{}/{}:{}={}@{}{} ",
             finding.container,
             finding.resource.name(),
             finding.action.name(),
             finding.quantity(),
-            finding.policy
+            finding.policy,
+            finding
+                .withheld
+                .as_ref()
+                .map(|cause| format!("(withheld:{cause})"))
+                .unwrap_or_default()
         );
         if all.len() + entry.len() > AUDIT_LIMIT {
             all.push('…');

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::fit;
 use super::snapshot::{Action, ContainerKind, Policy, Resource, Snapshot};
 use super::subject::{ContainerList, Slot, Standing, Subject};
 use super::text;
@@ -19,24 +20,41 @@ pub struct Finding {
     pub list: ContainerList,
     /// Position in that list.
     pub index: usize,
+    /// Position among the containers of both lists, main containers first.
+    pub(super) slot: usize,
     /// The resource.
     pub resource: Resource,
     /// Whether the request is written down as zero.
     pub zero: bool,
-    /// What is done, after the policy's start date and the safeguards.
+    /// What is done, after the cap, the rule's start date and the safeguards.
     pub action: Action,
+    /// What will be done from when, where the rule has not started yet.
+    pub later: Option<(Action, Timestamp)>,
     /// Request that is set or suggested; millicores or bytes.
     pub amount: i64,
+    /// What changed the amount, in order.
+    pub clamps: Vec<Clamp>,
+    /// What kept the request from being set.
+    pub withheld: Option<String>,
     /// The policy that decided.
     pub policy: Arc<str>,
     /// What the policy itself adds, filled in.
     pub note: Option<String>,
 }
 
+/// A change of an amount that a policy wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Clamp {
+    /// Amount before; millicores or bytes.
+    pub from: i64,
+    /// What asked for another.
+    pub cause: String,
+}
+
 impl Finding {
     /// The amount as a Kubernetes quantity.
     pub fn quantity(&self) -> String {
-        crate::model::resources::Resources::format_amount(self.resource.name(), self.amount)
+        self.resource.format(self.amount)
     }
 
     /// The field that lacks a value, from the top of the pod.
@@ -51,83 +69,91 @@ impl Finding {
 }
 
 /// All findings about the subject, by container, then resource. Findings with `Off` are left out.
-pub(super) fn findings(subject: &Subject<'_>, snapshot: &Snapshot, now: Timestamp) -> Vec<Finding> {
-    let policies: Vec<&Policy> = snapshot
-        .for_namespace(subject.namespace)
-        .filter(|policy| subject.is_selected_by(policy))
-        .collect();
+/// `policies` are those that select the subject, in order.
+pub(super) fn findings(
+    subject: &Subject<'_>,
+    policies: &[&Policy],
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Vec<Finding> {
     if policies.is_empty() {
         return Vec::new();
     }
     let resources: Vec<Resource> =
         Resource::ALL.into_iter().filter(|resource| !subject.is_set_for_pod(*resource)).collect();
-    let mut findings = Vec::new();
-    for slot in &subject.slots {
+    let (mut findings, mut messages) = (Vec::new(), Vec::new());
+    for (at, slot) in subject.slots.iter().enumerate() {
         for resource in &resources {
             let standing = slot.standing(*resource);
-            if standing != Standing::Present
-                && let Some(finding) = judge(subject, slot, *resource, standing, &policies, now)
+            if standing == Standing::Present {
+                continue;
+            }
+            if let Some((policy, rule)) = deciding(policies, slot, *resource)
+                && (standing == Standing::Missing || policy.zero_means_missing)
             {
-                findings.push(finding);
+                let mut acts = rule.action_at(now, snapshot.max_action());
+                if is_unnamed_daemon(subject, policy) {
+                    acts = (without_setting(acts.0), acts.1.filter(|(later, _)| !later.sets()));
+                }
+                let (action, later) = acts;
+                if action == Action::Off {
+                    continue;
+                }
+                messages.push(policy.message.as_deref());
+                findings.push(Finding {
+                    container: slot.name.to_owned(),
+                    kind: slot.kind,
+                    list: slot.list,
+                    index: slot.index,
+                    slot: at,
+                    resource: *resource,
+                    zero: standing == Standing::Zero,
+                    action,
+                    later,
+                    amount: rule.amount.unwrap_or(resource.suggestion()),
+                    clamps: Vec::new(),
+                    withheld: None,
+                    policy: Arc::clone(&policy.name),
+                    note: None,
+                });
             }
         }
+    }
+    let bounds = snapshot.bounds(subject.namespace);
+    fit::fit(subject, &mut findings, bounds, snapshot.largest_nodes());
+    // Messages name amounts, so they come last.
+    for (finding, message) in findings.iter_mut().zip(messages) {
+        finding.note = message.map(|template| text::fill(template, subject, finding));
     }
     findings
 }
 
-/// What the first policy with a rule for this container and resource wants.
-fn judge(
-    subject: &Subject<'_>,
+/// The first policy with a rule for this container and resource.
+fn deciding<'a>(
+    policies: &[&'a Policy],
     slot: &Slot<'_>,
     resource: Resource,
-    standing: Standing,
-    policies: &[&Policy],
-    now: Timestamp,
-) -> Option<Finding> {
-    let (policy, rule) = policies
+) -> Option<(&'a Policy, &'a super::snapshot::Rule)> {
+    policies
         .iter()
         .filter(|policy| covers(policy, slot))
-        .find_map(|policy| Some((policy, policy.rules.iter().find(|r| r.resource == resource)?)))?;
-    if rule.action == Action::Off || (standing == Standing::Zero && !policy.zero_means_missing) {
-        return None;
-    }
-    let mut action = rule.action;
-    let too_early = rule.enforce_from.is_some_and(|from| now < from);
-    // A default on a DaemonSet is paid once per node and changes the overhead that node sizes are
-    // computed with, so only a policy that names DaemonSets sets one.
-    let unnamed_daemon = action == Action::Default
-        && subject.owner_kinds.contains(&"DaemonSet")
-        && !policy.owner_kinds.iter().any(|kind| kind == "DaemonSet");
-    if (too_early && action > Action::Warn) || unnamed_daemon {
-        action = Action::Warn;
-    }
-    let mut amount = rule.amount.unwrap_or(resource.suggestion());
-    // A request above the limit would make the API server refuse the pod.
-    if let Some(limit) = slot.limits.and_then(|limits| limits.get(resource.name())) {
-        let limit = crate::model::resources::Resources::amount(resource.name(), *limit);
-        amount = amount.min(limit);
-        if amount <= 0 {
-            amount = rule.amount.unwrap_or(resource.suggestion());
-            action = action.min(Action::Warn);
-        }
-    }
-    let note = |template: &String| text::fill(template, subject, slot.name, resource, &policy.name);
-    Some(Finding {
-        container: slot.name.to_owned(),
-        kind: slot.kind,
-        list: slot.list,
-        index: slot.index,
-        resource,
-        zero: standing == Standing::Zero,
-        action,
-        amount,
-        policy: Arc::clone(&policy.name),
-        note: policy.message.as_ref().map(note),
-    })
+        .find_map(|policy| Some((*policy, policy.rules.iter().find(|r| r.resource == resource)?)))
+}
+
+/// A default on a DaemonSet is paid once per node and changes the overhead that node sizes are
+/// computed with, so only a policy that names DaemonSets sets one.
+fn is_unnamed_daemon(subject: &Subject<'_>, policy: &Policy) -> bool {
+    subject.of_daemon_set() && !policy.owner_kinds.iter().any(|kind| kind == "DaemonSet")
+}
+
+fn without_setting(action: Action) -> Action {
+    if action.sets() { Action::Warn } else { action }
 }
 
 fn covers(policy: &Policy, slot: &Slot<'_>) -> bool {
     (policy.container_names.is_empty()
         || policy.container_names.iter().any(|name| name == slot.name))
         && policy.container_kinds.contains(&slot.kind)
+        && (policy.images.is_empty()
+            || policy.images.iter().any(|image| image.is_match(slot.image)))
 }

@@ -10,8 +10,7 @@ use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::find::Finding;
-use super::snapshot::Action;
+use super::find::{Clamp, Finding};
 use super::subject::{Slot, Subject};
 use super::view::PodView;
 use super::{RECORD_ANNOTATION, skeleton};
@@ -35,15 +34,14 @@ pub(super) enum PatchError {
     Diverges,
 }
 
-/// The patch that sets the requests of all findings with action `Default`.
+/// The patch that sets the requests of all findings whose action does.
 pub(super) fn build(pod: &PodView<'_>, subject: &Subject<'_>, findings: &[Finding]) -> Patch {
     let mut operations = Vec::new();
     for slot in &subject.slots {
         let wanted: Vec<&Finding> = findings
             .iter()
             .filter(|finding| {
-                finding.action == Action::Default
-                    && (finding.list, finding.index) == (slot.list, slot.index)
+                finding.action.sets() && (finding.list, finding.index) == (slot.list, slot.index)
             })
             .collect();
         if !wanted.is_empty() {
@@ -90,6 +88,9 @@ struct Record {
     v: u8,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     set: BTreeMap<String, BTreeMap<String, String>>,
+    /// Amounts that differ from what the policy says: `was 1Gi: ResourceQuota "small"`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    clamped: BTreeMap<String, BTreeMap<String, String>>,
     policies: Vec<String>,
 }
 
@@ -99,12 +100,23 @@ fn record(pod: &PodView<'_>, findings: &[Finding]) -> PatchOperation {
     // What a user wrote there by hand is not worth an error.
     let mut record: Record = old.and_then(|old| serde_json::from_str(old).ok()).unwrap_or_default();
     record.v = 1;
-    for finding in findings.iter().filter(|finding| finding.action == Action::Default) {
+    for finding in findings.iter().filter(|finding| finding.action.sets()) {
         record
             .set
             .entry(finding.container.clone())
             .or_default()
             .insert(finding.resource.name().to_owned(), finding.quantity());
+        if !finding.clamps.is_empty() {
+            let told = |clamp: &Clamp| {
+                format!("was {}: {}", finding.resource.format(clamp.from), clamp.cause)
+            };
+            let told: Vec<String> = finding.clamps.iter().map(told).collect();
+            record
+                .clamped
+                .entry(finding.container.clone())
+                .or_default()
+                .insert(finding.resource.name().to_owned(), told.join("; "));
+        }
         if !record.policies.iter().any(|policy| **policy == *finding.policy) {
             record.policies.push(finding.policy.to_string());
         }
@@ -112,6 +124,7 @@ fn record(pod: &PodView<'_>, findings: &[Finding]) -> PatchOperation {
     let mut text = json!(record).to_string();
     if text.len() > RECORD_LIMIT {
         record.set.clear();
+        record.clamped.clear();
         text = json!(record).to_string();
         if text.len() > RECORD_LIMIT {
             text = json!({ "v": 1 }).to_string();

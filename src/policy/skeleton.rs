@@ -21,6 +21,7 @@ enum Keep {
 }
 
 const CONTAINERS: Keep = Keep::Items(&Keep::Keys(&[
+    ("image", Keep::All),
     ("name", Keep::All),
     ("resources", Keep::All),
     ("restartPolicy", Keep::All),
@@ -40,6 +41,7 @@ const POD: Keep = Keep::Keys(&[
     (
         "spec",
         Keep::Keys(&[
+            ("activeDeadlineSeconds", Keep::All),
             ("containers", CONTAINERS),
             ("initContainers", CONTAINERS),
             ("nodeName", Keep::All),

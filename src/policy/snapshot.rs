@@ -1,4 +1,5 @@
-//! The immutable state that decisions read: compiled policies and the labels of namespaces.
+//! The immutable state that decisions read: compiled policies, the labels and bounds of namespaces,
+//! the largest nodes.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -6,9 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use regex::Regex;
 
+use super::bounds::Bounds;
+use super::condition::Condition;
 use crate::model::labels::{LabelSelector, Labels};
-use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY};
+use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
 
 /// Label that the API server keeps on every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -24,6 +28,8 @@ pub enum Action {
     Warn,
     /// Set the request.
     Default,
+    /// Set the request, and refuse a pod that arrives without it at the end of admission.
+    DefaultAndVerify,
     /// Refuse the pod.
     Deny,
 }
@@ -36,8 +42,32 @@ impl Action {
             Self::Shadow => "shadow",
             Self::Warn => "warn",
             Self::Default => "default",
+            Self::DefaultAndVerify => "default_and_verify",
             Self::Deny => "deny",
         }
+    }
+
+    /// The name in the API and on the command line.
+    pub const fn api_name(self) -> &'static str {
+        match self {
+            Self::Off => "Off",
+            Self::Shadow => "Shadow",
+            Self::Warn => "Warn",
+            Self::Default => "Default",
+            Self::DefaultAndVerify => "DefaultAndVerify",
+            Self::Deny => "Deny",
+        }
+    }
+
+    /// Whether it writes requests.
+    pub const fn sets(self) -> bool {
+        matches!(self, Self::Default | Self::DefaultAndVerify)
+    }
+
+    /// The action under a cap. A refusal becomes a warning, never a change that nobody asked for.
+    #[must_use]
+    pub fn capped(self, cap: Self) -> Self {
+        if self == Self::Deny && cap.sets() { Self::Warn } else { self.min(cap) }
     }
 }
 
@@ -105,6 +135,29 @@ impl Resource {
     pub const fn has_pod_level(self) -> bool {
         !matches!(self, Self::EphemeralStorage)
     }
+
+    /// Shares below this are not worth having: containers that get less do not start. Millicores or
+    /// bytes.
+    pub(super) const fn floor(self) -> i64 {
+        match self {
+            Self::Cpu => 10,
+            Self::Memory | Self::EphemeralStorage => 32 << 20,
+        }
+    }
+
+    /// The amount rounded down to what people write: whole mebibytes above one.
+    pub(super) const fn rounded(self, amount: i64) -> i64 {
+        const MEBI: i64 = 1 << 20;
+        match self {
+            Self::Memory | Self::EphemeralStorage if amount > MEBI => amount / MEBI * MEBI,
+            _ => amount,
+        }
+    }
+
+    /// The amount as a Kubernetes quantity.
+    pub fn format(self, amount: i64) -> String {
+        Resources::format_amount(self.name(), amount)
+    }
 }
 
 /// What one policy does about one resource.
@@ -117,12 +170,25 @@ pub struct Rule {
     /// Request that `Default` sets, `Shadow` would set and the others suggest; millicores or bytes,
     /// above zero. Absent means [`Resource::suggestion`].
     pub amount: Option<i64>,
-    /// Before this time `Default` and `Deny` only warn.
+    /// Before this time what is above `Warn` only warns.
     pub enforce_from: Option<Timestamp>,
 }
 
+impl Rule {
+    /// What the rule does at a time under a cap, and what it will do from when.
+    pub fn action_at(&self, now: Timestamp, cap: Action) -> (Action, Option<(Action, Timestamp)>) {
+        let action = self.action.capped(cap);
+        match self.enforce_from {
+            Some(from) if now < from && action > Action::Warn => {
+                (Action::Warn, Some((action, from)))
+            }
+            _ => (action, None),
+        }
+    }
+}
+
 /// A compiled `RequestPolicy`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Name of the object.
     pub name: Arc<str>,
@@ -138,12 +204,22 @@ pub struct Policy {
     pub container_names: Vec<String>,
     /// Roles of containers that are judged.
     pub container_kinds: Vec<ContainerKind>,
+    /// Images of containers; empty means all.
+    pub images: Vec<Regex>,
+    /// Priority classes of pods; empty means all.
+    pub priority_classes: Vec<String>,
+    /// What must hold of the pod beside all that.
+    pub conditions: Vec<Condition>,
     /// Rules, at most one per resource.
     pub rules: Vec<Rule>,
     /// Whether an explicit zero counts as missing.
     pub zero_means_missing: bool,
     /// Whether the opt-out annotation is honoured.
     pub allow_opt_out: bool,
+    /// Users whose pods are exempt.
+    pub exempt_users: Vec<String>,
+    /// Groups whose members' pods are exempt.
+    pub exempt_groups: Vec<String>,
     /// What is added to denials and warnings, with placeholders.
     pub message: Option<String>,
     /// Codes of advice that is not given about workloads that it selects; `*` means all.
@@ -151,12 +227,21 @@ pub struct Policy {
 }
 
 /// All that decisions read. Built by one writer, shared as an `Arc`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     version: String,
     policies: Vec<Policy>,
-    namespaces: BTreeMap<String, Labels>,
+    namespaces: Arc<BTreeMap<String, Labels>>,
     exempt: BTreeSet<String>,
+    max_action: Action,
+    bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
+    largest_nodes: Arc<[Resources]>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::new("", Vec::new(), BTreeMap::new(), BTreeSet::new())
+    }
 }
 
 impl Snapshot {
@@ -167,12 +252,62 @@ impl Snapshot {
     pub fn new(
         version: impl Into<String>,
         mut policies: Vec<Policy>,
-        namespaces: BTreeMap<String, Labels>,
+        namespaces: impl Into<Arc<BTreeMap<String, Labels>>>,
         exempt: BTreeSet<String>,
     ) -> Self {
         policies
             .sort_by(|a, b| (Reverse(a.priority), &a.name).cmp(&(Reverse(b.priority), &b.name)));
-        Self { version: version.into(), policies, namespaces, exempt }
+        Self {
+            version: version.into(),
+            policies,
+            namespaces: namespaces.into(),
+            exempt,
+            max_action: Action::Deny,
+            bounds: BTreeMap::new(),
+            largest_nodes: Arc::new([]),
+        }
+    }
+
+    /// Caps what every rule may do.
+    #[must_use]
+    pub fn with_max_action(mut self, cap: Action) -> Self {
+        self.max_action = cap;
+        self
+    }
+
+    /// Adds LimitRanges and ResourceQuotas, by namespace.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: BTreeMap<Arc<str>, Arc<Bounds>>) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    /// Adds what the largest nodes that can be bought leave for a pod beside DaemonSets: several,
+    /// since the one with most memory is not the one with most cpu.
+    #[must_use]
+    pub fn with_largest_nodes(mut self, nodes: Arc<[Resources]>) -> Self {
+        self.largest_nodes = nodes;
+        self
+    }
+
+    /// The cap on what every rule may do.
+    pub fn max_action(&self) -> Action {
+        self.max_action
+    }
+
+    /// What LimitRanges and ResourceQuotas ask in a namespace.
+    pub(super) fn bounds(&self, namespace: &str) -> Option<&Bounds> {
+        self.bounds.get(namespace).map(|bounds| &**bounds)
+    }
+
+    /// What the largest nodes leave for a pod; empty when nothing is bought.
+    pub(super) fn largest_nodes(&self) -> &[Resources] {
+        &self.largest_nodes
+    }
+
+    /// Labels of a namespace, as far as they are known.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
     }
 
     /// Identifies the snapshot.

@@ -1,10 +1,13 @@
 //! One form for what is judged: a pod of a review or a template of a workload.
 
 use crate::model::labels::Labels;
+use crate::model::resources::Resources;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
 
 use super::OPT_OUT_ANNOTATION;
+use super::bounds::{Bound, Bounds};
+use super::decide::User;
 use super::snapshot::{ContainerKind, Policy, Resource};
 use super::view::{ContainerView, PodView};
 
@@ -37,7 +40,13 @@ pub(super) struct Subject<'a> {
     /// The kind of the managing controller, and of its owner where that is known.
     pub(super) owner_kinds: [&'a str; 2],
     pub(super) opted_out: bool,
+    /// Who makes the pod, where that is known.
+    pub(super) user: User<'a>,
+    pub(super) priority_class: &'a str,
+    /// Whether the pod has a deadline, by which quotas tell pods apart.
+    pub(super) has_deadline: bool,
     pub(super) pod_level: Option<&'a ResourcesWire>,
+    pub(super) overhead: &'a ResourceList,
     pub(super) slots: Vec<Slot<'a>>,
 }
 
@@ -47,11 +56,47 @@ pub(super) struct Slot<'a> {
     pub(super) index: usize,
     pub(super) name: &'a str,
     pub(super) kind: ContainerKind,
+    pub(super) image: &'a str,
     /// Whether `resources` exists, so that a patch may add below it.
     pub(super) has_resources: bool,
     /// `resources.requests`, if it exists.
     pub(super) requests: Option<&'a ResourceList>,
     pub(super) limits: Option<&'a ResourceList>,
+    /// What the API server will read there once it has filled in its defaults.
+    pub(super) amounts: [Amounts; 3],
+}
+
+/// Request and limit of a container for one resource; millicores or bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Amounts {
+    pub(super) request: Option<i64>,
+    pub(super) limit: Option<i64>,
+}
+
+impl Amounts {
+    /// The API server copies a limit to a request that is absent; LimitRanges fill in what is absent
+    /// after that. Both happen before webhooks are called and again after they changed something.
+    fn of(
+        requests: Option<&ResourceList>,
+        limits: Option<&ResourceList>,
+        bounds: Option<&Bounds>,
+    ) -> [Self; 3] {
+        Resource::ALL.map(|resource| {
+            let read = |list: Option<&ResourceList>| {
+                let quantity = list?.get(resource.name())?;
+                Some(Resources::amount(resource.name(), *quantity))
+            };
+            let (request, limit) = (read(requests), read(limits));
+            let range = bounds.map(|bounds| &bounds.container[resource as usize]);
+            let filled = |bound: Option<&Option<Bound>>| Some(bound?.as_ref()?.amount);
+            Self {
+                request: request
+                    .or(limit)
+                    .or_else(|| filled(range.map(|range| &range.default_request))),
+                limit: limit.or_else(|| filled(range.map(|range| &range.default_limit))),
+            }
+        })
+    }
 }
 
 /// How a request stands.
@@ -64,31 +109,43 @@ pub(super) enum Standing {
 }
 
 impl Slot<'_> {
-    /// How the request for `resource` stands. A limit alone counts as a request, because the API
-    /// server copies it.
+    /// Request and limit for a resource.
+    pub(super) fn amounts(&self, resource: Resource) -> Amounts {
+        self.amounts[resource as usize]
+    }
+
+    /// How the request for `resource` stands.
     pub(super) fn standing(&self, resource: Resource) -> Standing {
-        match self.requests.and_then(|requests| requests.get(resource.name())) {
-            Some(request) if request.is_zero() => Standing::Zero,
+        match self.amounts(resource).request {
+            None => Standing::Missing,
+            Some(0) => Standing::Zero,
             Some(_) => Standing::Present,
-            None => match self.limits.and_then(|limits| limits.get(resource.name())) {
-                Some(limit) if !limit.is_zero() => Standing::Present,
-                _ => Standing::Missing,
-            },
         }
     }
 }
 
 impl<'a> Subject<'a> {
-    /// A pod in `namespace`.
-    pub(super) fn of_pod(pod: &'a PodView<'a>, namespace: &'a str) -> Self {
-        let slot = |list, index, container: &'a ContainerView<'a>| Slot {
-            list,
-            index,
-            name: &container.name,
-            kind: kind(list, container.restart_policy.as_deref()),
-            has_resources: container.resources.is_some(),
-            requests: container.resources.as_ref().and_then(|r| r.requests.as_ref()),
-            limits: container.resources.as_ref().and_then(|r| r.limits.as_ref()),
+    /// A pod in `namespace`, which has `bounds`.
+    pub(super) fn of_pod(
+        pod: &'a PodView<'a>,
+        namespace: &'a str,
+        user: User<'a>,
+        bounds: Option<&Bounds>,
+    ) -> Self {
+        let slot = |list, index, container: &'a ContainerView<'a>| {
+            let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+            let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+            Slot {
+                list,
+                index,
+                name: &container.name,
+                kind: kind(list, container.restart_policy.as_deref()),
+                image: container.image.as_deref().unwrap_or_default(),
+                has_resources: container.resources.is_some(),
+                requests,
+                limits,
+                amounts: Amounts::of(requests, limits, bounds),
+            }
         };
         Self {
             namespace,
@@ -100,26 +157,38 @@ impl<'a> Subject<'a> {
                 None => ["Pod", "Pod"],
             },
             opted_out: pod.annotations().and_then(|a| a.opt_out.as_deref()) == Some("skip"),
+            user,
+            priority_class: pod.spec.priority_class_name.as_deref().unwrap_or_default(),
+            has_deadline: pod.spec.active_deadline_seconds.is_some(),
             pod_level: pod.spec.resources.as_ref(),
+            overhead: &pod.spec.overhead,
             slots: slots(&pod.spec.containers, &pod.spec.init_containers, slot),
         }
     }
 
-    /// The pods that a workload's template makes. `owner` is the workload's kind and name.
+    /// The pods that a workload's template makes. `owner` is the workload's kind and name. Who will
+    /// make them is not known, and whether they will have a deadline neither.
     pub(super) fn of_template(
         metadata: &'a crate::model::wire::MetaWire,
         spec: &'a PodSpecWire,
         namespace: &'a str,
         owner: (&'a str, &'a str),
+        bounds: Option<&Bounds>,
     ) -> Self {
         let slot = |list, index, container: &'a ContainerWire| Slot {
             list,
             index,
             name: &container.name,
             kind: kind(list, container.restart_policy.as_deref()),
+            image: container.image.as_deref().unwrap_or_default(),
             has_resources: true,
             requests: Some(&container.resources.requests),
             limits: Some(&container.resources.limits),
+            amounts: Amounts::of(
+                Some(&container.resources.requests),
+                Some(&container.resources.limits),
+                bounds,
+            ),
         };
         Self {
             namespace,
@@ -128,7 +197,11 @@ impl<'a> Subject<'a> {
             labels: &metadata.labels,
             owner_kinds: owner_kinds(owner.0, owner.1, &metadata.labels),
             opted_out: metadata.annotations.get(OPT_OUT_ANNOTATION).is_some_and(|v| v == "skip"),
+            user: User::default(),
+            priority_class: spec.priority_class_name.as_deref().unwrap_or_default(),
+            has_deadline: false,
             pod_level: spec.resources.as_ref(),
+            overhead: &spec.overhead,
             slots: slots(&spec.containers, &spec.init_containers, slot),
         }
     }
@@ -138,25 +211,41 @@ impl<'a> Subject<'a> {
         format!("{} {}/{}", self.kind, self.namespace, self.name)
     }
 
-    /// Whether the policy selects the subject; its namespace is judged elsewhere.
+    /// Whether the policy selects the subject; its namespace and the policy's conditions are judged
+    /// elsewhere.
     pub(super) fn is_selected_by(&self, policy: &Policy) -> bool {
-        if self.opted_out && policy.allow_opt_out {
+        if policy.allow_opt_out && (self.opted_out || self.is_exempt(policy)) {
             return false;
         }
         policy.objects.as_ref().is_none_or(|selector| selector.matches(self.labels))
             && (policy.owner_kinds.is_empty()
                 || policy.owner_kinds.iter().any(|kind| self.owner_kinds.contains(&&**kind)))
+            && (policy.priority_classes.is_empty()
+                || policy.priority_classes.iter().any(|class| class == self.priority_class))
+    }
+
+    fn is_exempt(&self, policy: &Policy) -> bool {
+        let User { name, groups } = self.user;
+        policy.exempt_users.iter().any(|user| user == name)
+            || policy.exempt_groups.iter().any(|exempt| groups.iter().any(|group| group == exempt))
+    }
+
+    /// The request that `spec.resources` makes for the pod as a whole.
+    pub(super) fn pod_request(&self, resource: Resource) -> Option<i64> {
+        let resources = self.pod_level.filter(|_| resource.has_pod_level())?;
+        let name = resource.name();
+        let quantity = resources.requests.get(name).or_else(|| resources.limits.get(name))?;
+        Some(Resources::amount(name, *quantity))
     }
 
     /// Whether pod-level resources make the containers' requests for `resource` needless.
     pub(super) fn is_set_for_pod(&self, resource: Resource) -> bool {
-        let Some(resources) = self.pod_level.filter(|_| resource.has_pod_level()) else {
-            return false;
-        };
-        match resources.requests.get(resource.name()) {
-            Some(request) => !request.is_zero(),
-            None => resources.limits.get(resource.name()).is_some_and(|limit| !limit.is_zero()),
-        }
+        self.pod_request(resource).is_some_and(|request| request != 0)
+    }
+
+    /// Whether it is a pod of a DaemonSet.
+    pub(super) fn of_daemon_set(&self) -> bool {
+        self.owner_kinds.contains(&"DaemonSet")
     }
 }
 

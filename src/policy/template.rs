@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::decide::select;
 use super::find::{Finding, findings};
 use super::snapshot::Resource;
 use super::snapshot::{Action, Snapshot};
@@ -51,10 +52,16 @@ pub fn preview(
     if is_untouched(template, namespace, snapshot) {
         return Preview { spec, findings: Vec::new(), refusal: None };
     }
-    let subject = Subject::of_template(&template.metadata, &template.spec, namespace, (kind, name));
-    let findings = findings(&subject, snapshot, now);
+    let bounds = snapshot.bounds(namespace);
+    let owner = (kind, name);
+    let subject =
+        Subject::of_template(&template.metadata, &template.spec, namespace, owner, bounds);
+    let document = || serde_json::to_value(template).ok();
+    // A condition that fails on a template is told where it fails on its pods.
+    let policies = select(&subject, snapshot, document, &mut Vec::new());
+    let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
-    Preview { spec, refusal: text::refusals(&subject, &findings), findings }
+    Preview { spec, refusal: text::refusals(&subject, &findings, &[Action::Deny]), findings }
 }
 
 /// The spec that the policies will leave: what the provisioner must find room for.
@@ -78,7 +85,7 @@ pub fn advise(
 ) -> Vec<String> {
     let preview = preview(template, namespace, owner, snapshot, now);
     let told = || preview.findings.iter().filter(|finding| finding.action >= Action::Warn);
-    let notes = text::notes(told().filter(|finding| finding.action != Action::Default));
+    let notes = text::notes(told().filter(|finding| !finding.action.sets()));
     text::limit_warnings(told().filter_map(text::template_warning).chain(notes))
 }
 
@@ -93,9 +100,9 @@ fn is_untouched(template: &TemplateWire, namespace: &str, snapshot: &Snapshot) -
         )
 }
 
-/// Sets the requests of all findings with action `Default`.
+/// Sets the requests of all findings whose action does.
 pub(super) fn apply(spec: &mut PodSpecWire, findings: &[Finding]) {
-    for finding in findings.iter().filter(|finding| finding.action == Action::Default) {
+    for finding in findings.iter().filter(|finding| finding.action.sets()) {
         let containers = match finding.list {
             ContainerList::Containers => &mut spec.containers,
             ContainerList::InitContainers => &mut spec.init_containers,

@@ -1,5 +1,6 @@
 //! Conformance tables and properties of decisions.
 
+mod bounds;
 mod properties;
 mod selection;
 mod table;
@@ -20,11 +21,6 @@ pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
     };
     Policy {
         name: name.into(),
-        priority: 0,
-        namespaces: None,
-        objects: None,
-        owner_kinds: Vec::new(),
-        container_names: Vec::new(),
         container_kinds: vec![ContainerKind::Main, ContainerKind::Init, ContainerKind::Sidecar],
         rules: rules
             .iter()
@@ -36,9 +32,7 @@ pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
             })
             .collect(),
         zero_means_missing: true,
-        allow_opt_out: false,
-        message: None,
-        silence: Vec::new(),
+        ..Policy::default()
     }
 }
 
@@ -56,7 +50,11 @@ pub(super) fn now() -> Timestamp {
 
 pub(super) fn decide_text(pod: &str, snapshot: &Snapshot) -> Decision {
     let view = PodView::parse(pod).unwrap();
-    decide(&view, &RequestMeta { namespace: "shop", now: now() }, snapshot)
+    decide(&view, &meta("shop"), snapshot)
+}
+
+pub(super) fn meta(namespace: &str) -> RequestMeta<'_> {
+    RequestMeta { namespace, now: now(), user: User::default() }
 }
 
 /// Applies the decision's patch as the API server would.

@@ -1,7 +1,7 @@
 //! Messages for users: one line each, naming the container, the field and a value to write.
 
 use super::find::Finding;
-use super::snapshot::{Action, Resource};
+use super::snapshot::Action;
 use super::subject::Subject;
 
 /// Characters of a warning. The API server cuts at 256 and its guide asks for 120.
@@ -15,13 +15,8 @@ const WARNINGS: usize = 20;
 const REFUSALS: usize = 8;
 
 /// A policy's own message with its placeholders filled in, on one line.
-pub(super) fn fill(
-    template: &str,
-    subject: &Subject<'_>,
-    container: &str,
-    resource: Resource,
-    policy: &str,
-) -> String {
+pub(super) fn fill(template: &str, subject: &Subject<'_>, finding: &Finding) -> String {
+    let (field, value) = (finding.field(), finding.quantity());
     // One pass, so that a name which looks like a placeholder is not filled in again.
     let mut out = String::with_capacity(template.len() + 64);
     let mut rest = template;
@@ -32,9 +27,11 @@ pub(super) fn fill(
         out.push_str(match &rest[1..end] {
             "namespace" => subject.namespace,
             "pod" => subject.name,
-            "container" => container,
-            "resource" => resource.name(),
-            "policy" => policy,
+            "container" => &finding.container,
+            "resource" => finding.resource.name(),
+            "policy" => &finding.policy,
+            "field" => &field,
+            "value" => &value,
             _ => &rest[..=end],
         });
         rest = &rest[end + 1..];
@@ -57,9 +54,13 @@ fn refusal(finding: &Finding) -> String {
     )
 }
 
-/// The message of a refused pod.
-pub(super) fn refusals(subject: &Subject<'_>, findings: &[Finding]) -> Option<String> {
-    let refused: Vec<&Finding> = findings.iter().filter(|f| f.action == Action::Deny).collect();
+/// The message of a pod that is refused for findings with one of `actions`.
+pub(super) fn refusals(
+    subject: &Subject<'_>,
+    findings: &[Finding],
+    actions: &[Action],
+) -> Option<String> {
+    let refused: Vec<&Finding> = findings.iter().filter(|f| actions.contains(&f.action)).collect();
     if refused.is_empty() {
         return None;
     }
@@ -90,14 +91,49 @@ pub(super) fn pod_warning(finding: &Finding) -> Option<String> {
     let noun = finding.kind.noun();
     match finding.action {
         Action::Off | Action::Shadow | Action::Deny => None,
-        Action::Warn => Some(format!(
-            "{noun} {container:?} has {} {resource} request; set one, e.g. {quantity} (policy {policy})",
-            if finding.zero { "a zero" } else { "no" },
-        )),
-        Action::Default => Some(format!(
-            "{noun} {container:?}: {resource} request set to {quantity} (policy {policy})"
+        Action::Warn => {
+            let what = lack(finding);
+            Some(match (&finding.withheld, finding.later) {
+                (Some(cause), _) => format!(
+                    "{noun} {container:?} has {what}; {quantity} was not set: {cause} (policy {policy})"
+                ),
+                (None, Some((action, from))) => format!(
+                    "{noun} {container:?} has {what}; {} (policy {policy})",
+                    later(action, from, &quantity)
+                ),
+                (None, None) => format!(
+                    "{noun} {container:?} has {what}; set one, e.g. {quantity} (policy {policy})"
+                ),
+            })
+        }
+        Action::Default | Action::DefaultAndVerify => Some(format!(
+            "{noun} {container:?}: {resource} request set to {quantity}{} (policy {policy})",
+            clamped(finding)
         )),
     }
+}
+
+fn lack(finding: &Finding) -> String {
+    let some = if finding.zero { "a zero" } else { "no" };
+    format!("{some} {} request", finding.resource.name())
+}
+
+/// What a rule will do that has not started.
+fn later(action: Action, from: jiff::Timestamp, quantity: &str) -> String {
+    let date = from.strftime("%Y-%m-%d");
+    if action == Action::Deny {
+        format!("refused from {date}, set e.g. {quantity}")
+    } else {
+        format!("set to {quantity} from {date}")
+    }
+}
+
+/// How an amount differs from what the policy says, by the last cause.
+fn clamped(finding: &Finding) -> String {
+    let (Some(first), Some(last)) = (finding.clamps.first(), finding.clamps.last()) else {
+        return String::new();
+    };
+    format!(", not {}: {}", finding.resource.format(first.from), last.cause)
 }
 
 /// What the user of a pod is told whose request should have been set and was not, for example because
@@ -115,18 +151,18 @@ pub(super) fn unset_warning(finding: &Finding) -> String {
 /// What the user of a workload is told about one finding.
 pub(super) fn template_warning(finding: &Finding) -> Option<String> {
     let Finding { container, policy, .. } = finding;
-    let resource = finding.resource.name();
     let quantity = finding.quantity();
     let noun = finding.kind.noun();
-    let lack = if finding.zero { "a zero" } else { "no" };
+    let lack = lack(finding);
     match finding.action {
         Action::Off | Action::Shadow => None,
         Action::Warn => pod_warning(finding),
-        Action::Default => Some(format!(
-            "{noun} {container:?} has {lack} {resource} request; pods get {quantity} (policy {policy})"
+        Action::Default | Action::DefaultAndVerify => Some(format!(
+            "{noun} {container:?} has {lack}; pods get {quantity}{} (policy {policy})",
+            clamped(finding)
         )),
         Action::Deny => Some(format!(
-            "{noun} {container:?} has {lack} {resource} request; pods are refused, set e.g. {quantity} (policy {policy})"
+            "{noun} {container:?} has {lack}; pods are refused, set e.g. {quantity} (policy {policy})"
         )),
     }
 }

@@ -78,6 +78,7 @@ pub(super) struct SpecView<'a> {
     pub(super) node_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) priority_class_name: Option<Cow<'a, str>>,
+    pub(super) active_deadline_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +86,8 @@ pub(super) struct SpecView<'a> {
 pub(super) struct ContainerView<'a> {
     #[serde(borrow)]
     pub(super) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) image: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) restart_policy: Option<Cow<'a, str>>,
     pub(super) resources: Option<ResourcesView>,
@@ -127,6 +130,14 @@ impl<'a> PodView<'a> {
         let owners = &self.metadata.as_ref()?.owner_references;
         let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
         Some((&owner.kind, &owner.name))
+    }
+
+    /// Kind and name of the workload that people know: the Deployment behind a ReplicaSet.
+    pub fn workload(&self) -> Option<(&str, &str)> {
+        let (kind, name) = self.controller()?;
+        let hash = self.labels().get("pod-template-hash").filter(|_| kind == "ReplicaSet");
+        let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
+        Some(stem.map_or((kind, name), |stem| ("Deployment", stem)))
     }
 
     pub(super) fn annotations(&self) -> Option<&AnnotationsView<'a>> {

@@ -253,6 +253,26 @@ fn daemon_sets_take_their_room() {
 }
 
 #[test]
+fn the_largest_rooms_are_those_that_no_other_beats() {
+    let rooms = |pools: Vec<PoolSlot>, daemons: Vec<Arc<PodShape>>| {
+        let rooms = largest_rooms(pools, daemons);
+        rooms
+            .iter()
+            .map(|room| format!("{}m {}Mi", room.cpu, room.memory >> 20))
+            .collect::<Vec<_>>()
+    };
+    let of_type = |name: &str| pool(name, 0, &[(labels::INSTANCE_TYPE, name)]);
+    assert_eq!(rooms(vec![on_demand()], vec![]), ["15900m 130816Mi"]);
+    assert_eq!(rooms(vec![on_demand()], vec![sized("500m", "1Gi")]), ["15400m 129792Mi"]);
+    // One has most cpu, one has most memory, one has less of both.
+    assert_eq!(
+        rooms(vec![of_type("r.xlarge"), of_type("c.2xlarge"), of_type("c.large")], vec![]),
+        ["7900m 16128Mi", "3900m 32512Mi"]
+    );
+    assert!(rooms(vec![], vec![sized("500m", "1Gi")]).is_empty());
+}
+
+#[test]
 fn reasons_name_the_constraint() {
     let selector = |key: &str, value: &str| {
         pod(&format!(r#"{},"nodeSelector":{{"{key}":"{value}"}}"#, requests("1", "1Gi")), "")

@@ -94,7 +94,7 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
             report.admission.push(AdmissionReport { pod, action, message });
         };
         for (action, message) in pod.preview.lines() {
-            tell(verb(action), message);
+            tell(action.api_name(), message);
         }
         if pod.preview.refusal.is_some() {
             continue;
@@ -145,17 +145,8 @@ pub(super) fn policies(
         }
     }
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
-    policy::Snapshot::new("simulate", compiled, namespaces.collect(), exempt.clone())
-}
-
-pub(super) fn verb(action: policy::Action) -> &'static str {
-    match action {
-        policy::Action::Off => "Off",
-        policy::Action::Shadow => "Shadow",
-        policy::Action::Warn => "Warn",
-        policy::Action::Default => "Default",
-        policy::Action::Deny => "Deny",
-    }
+    let namespaces: BTreeMap<_, _> = namespaces.collect();
+    policy::Snapshot::new("simulate", compiled, namespaces, exempt.clone())
 }
 
 /// The problem, and the keys of the pods of each demand.

@@ -248,17 +248,10 @@ fn everywhere(action: Action) -> Policy {
     };
     Policy {
         name: "scan".into(),
-        priority: 0,
-        namespaces: None,
-        objects: None,
-        owner_kinds: Vec::new(),
-        container_names: Vec::new(),
         container_kinds: vec![ContainerKind::Main, ContainerKind::Sidecar],
         rules: vec![rule(Resource::Cpu), rule(Resource::Memory)],
         zero_means_missing: true,
-        allow_opt_out: false,
-        message: None,
-        silence: Vec::new(),
+        ..Policy::default()
     }
 }
 
@@ -266,7 +259,8 @@ impl Scanner<'_> {
     fn snapshot(&self, policies: Vec<Policy>) -> Snapshot {
         let namespaces =
             self.input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
-        Snapshot::new("scan", policies, namespaces.collect(), self.exempt.clone())
+        let namespaces: BTreeMap<_, _> = namespaces.collect();
+        Snapshot::new("scan", policies, namespaces, self.exempt.clone())
     }
 
     fn offenders(&self, units: &[Unit], scan: &mut Scan) {
@@ -296,7 +290,7 @@ impl Scanner<'_> {
                     .iter()
                     .find(|f| f.container == finding.container && f.resource == finding.resource);
                 if let Some(said) = said {
-                    let verb = engine::verb(said.action);
+                    let verb = said.action.api_name();
                     let text = match said.action {
                         Action::Default => {
                             let amount = Resources::format_amount(resource, said.amount);

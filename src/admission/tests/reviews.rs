@@ -13,7 +13,7 @@ use crate::intent::{self, Intent};
 
 fn reviewer(intents: Option<intent::Sender>, strict: bool) -> Reviewer {
     let clock: Clock = Arc::new(noon);
-    Reviewer::new(policies(), intents, Arc::default(), clock, strict)
+    Reviewer::new(policies(), intents, Arc::default(), Arc::default(), clock, strict)
 }
 
 fn answer(endpoint: Endpoint, review: &Value) -> (Value, Outcome) {

@@ -54,20 +54,13 @@ pub(super) fn policies() -> PolicySource {
     };
     let policy = Policy {
         name: "prod".into(),
-        priority: 0,
-        namespaces: None,
-        objects: None,
-        owner_kinds: Vec::new(),
-        container_names: Vec::new(),
         container_kinds: vec![ContainerKind::Main, ContainerKind::Sidecar],
         rules: vec![
             rule(Resource::Cpu, Action::Deny, 100),
             rule(Resource::Memory, Action::Default, 256 << 20),
         ],
         zero_means_missing: true,
-        allow_opt_out: false,
-        message: None,
-        silence: Vec::new(),
+        ..Policy::default()
     };
     let exempt = BTreeSet::from(["kube-system".to_owned()]);
     Arc::new(ArcSwap::from_pointee(Snapshot::new("v1", vec![policy], BTreeMap::new(), exempt)))
@@ -130,6 +123,7 @@ pub(super) fn context(clock: Clock, intents: Option<intent::Sender>) -> Context 
         facts: FactsSource::default(),
         synced: Arc::new(AtomicBool::new(true)),
         intents,
+        tally: Arc::default(),
         metrics,
         render: Arc::new(render),
         clock,

@@ -5,17 +5,21 @@ use serde_json::Value;
 
 use super::Report;
 use crate::api::RequestPolicy;
-use crate::api::requestpolicy::{DEFAULT_NEEDS_VALUE, PolicyAction, VALUE_NEEDS_USE};
+use crate::api::requestpolicy::{
+    DEFAULT_NEEDS_VALUE, EXEMPT_NEEDS_OPT_OUT, PolicyAction, VALUE_NEEDS_USE,
+};
 
 /// Names that a message template may use.
-const PLACEHOLDERS: &[&str] = &["namespace", "pod", "container", "resource", "policy"];
+const PLACEHOLDERS: &[&str] =
+    &["namespace", "pod", "container", "resource", "field", "value", "policy"];
 
 pub(super) fn policy(report: &mut Report, policy: &RequestPolicy) {
     for (index, rule) in policy.spec.rules.iter().enumerate() {
         let path = format!("spec.rules[{index}]");
         let given = rule.default.is_some();
         let useful = !matches!(rule.action, PolicyAction::Warn | PolicyAction::Deny);
-        report.rule(given || rule.action != PolicyAction::Default, &path, DEFAULT_NEEDS_VALUE);
+        let sets = matches!(rule.action, PolicyAction::Default | PolicyAction::DefaultAndVerify);
+        report.rule(given || !sets, &path, DEFAULT_NEEDS_VALUE);
         report.rule(useful || !given, &path, VALUE_NEEDS_USE);
         let text = rule.default.as_ref().map(|q| q.0.as_str()).unwrap_or_default();
         if given && (text.starts_with('-') || !text.contains(|c: char| ('1'..='9').contains(&c))) {
@@ -23,6 +27,8 @@ pub(super) fn policy(report: &mut Report, policy: &RequestPolicy) {
             report.add(&format!("{path}.default"), &Value::from(text), message);
         }
     }
+    let exempts = !policy.spec.exempt.is_empty();
+    report.rule(!exempts || policy.spec.allow_opt_out, "spec", EXEMPT_NEEDS_OPT_OUT);
     let matches = &policy.spec.matches;
     let selectors = [
         ("spec.match.namespaceSelector", &matches.namespace_selector),

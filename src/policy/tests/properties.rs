@@ -1,9 +1,13 @@
 //! Properties over generated pods: the patch applies, converges and changes nothing else.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::LimitRange;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::model::resources::Resources;
 
 fn quantity() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -95,7 +99,7 @@ fn rules() -> impl Strategy<Value = Vec<(Resource, Action)>> {
         Just(Action::Shadow),
         Just(Action::Warn),
         Just(Action::Default),
-        Just(Action::Default),
+        Just(Action::DefaultAndVerify),
         Just(Action::Deny),
     ];
     prop::collection::vec(action, 3)
@@ -130,17 +134,63 @@ fn without_requests(mut object: Value) -> Value {
     object
 }
 
+/// LimitRanges, quotas and nodes that leave little.
+fn bounds() -> impl Strategy<Value = (Bounds, Vec<Resources>)> {
+    let list = || {
+        let name = prop_oneof![Just("cpu"), Just("memory")];
+        let amount = prop_oneof![Just("5m"), Just("150m"), Just("64Mi"), Just("2Gi"), Just("1")];
+        prop::collection::btree_map(name, amount, 0..3)
+    };
+    let item = (prop_oneof![Just("Container"), Just("Pod")], list(), list(), list(), list());
+    let item = item.prop_map(|(kind, min, max, default, ratio)| {
+        let mut item = json!({ "type": kind, "min": min, "max": max });
+        if kind == "Container" {
+            item["default"] = json!(default);
+            item["maxLimitRequestRatio"] = json!(ratio);
+        }
+        item
+    });
+    let quota = (list(), prop_oneof![Just("BestEffort"), Just("NotBestEffort"), Just("")], 0..3);
+    let quota = quota.prop_map(|(hard, scope, pods): (BTreeMap<_, _>, _, i32)| {
+        let mut hard: Map<String, Value> = hard
+            .into_iter()
+            .map(|(name, amount)| (format!("requests.{name}"), json!(amount)))
+            .collect();
+        hard.insert("pods".to_owned(), json!(pods.to_string()));
+        let scopes: Vec<&str> = [scope].into_iter().filter(|scope| !scope.is_empty()).collect();
+        let object = json!({ "spec": { "hard": hard, "scopes": scopes } });
+        serde_json::from_value(object).unwrap()
+    });
+    let node =
+        (0..3000_i64, 0..600_i64).prop_map(|(cpu, memory)| Resources::new(cpu, memory << 20));
+    let node = prop::collection::vec(node, 0..3);
+    (prop::collection::vec(item, 0..3), prop::collection::vec(quota, 0..3), node).prop_map(
+        |(items, quotas, nodes): (_, Vec<_>, _)| {
+            let range = json!({ "metadata": { "name": "lr" }, "spec": { "limits": items } });
+            let range: LimitRange = serde_json::from_value(range).unwrap();
+            (Bounds::new([&range], &quotas), nodes)
+        },
+    )
+}
+
 proptest! {
     #[test]
-    fn the_patch_applies_converges_and_touches_nothing_else(pod in pod(), rules in rules()) {
-        let snapshot = snapshot(vec![policy("p", &rules)]);
+    fn the_patch_applies_converges_and_touches_nothing_else(
+        pod in pod(), rules in rules(), bounds in bounds()
+    ) {
+        let (bounds, nodes) = bounds;
+        let snapshot = snapshot(vec![policy("p", &rules)])
+            .with_bounds(BTreeMap::from([("shop".into(), Arc::new(bounds))]))
+            .with_largest_nodes(nodes.into());
         let text = pod.to_string();
         let decision = decide_text(&text, &snapshot);
         prop_assert!(decision.patch_dropped.is_none());
         let once = patched(&text, &decision);
         let again = decide_text(&once, &snapshot);
         prop_assert!(again.patch.is_empty(), "{}", again.patch);
-        prop_assert_eq!(&again.verdict, &decision.verdict);
+        // Verification is content once the patch is applied; a refusal is not.
+        let denies = decision.findings.iter().any(|f| f.action == Action::Deny);
+        prop_assert_eq!(again.verdict != Verdict::Allow, denies);
         prop_assert_eq!(&again.effective, &decision.effective);
         let after: Value = serde_json::from_str(&once).unwrap();
         prop_assert_eq!(without_requests(after), without_requests(pod));

@@ -84,7 +84,7 @@ fn a_namespace_that_is_not_known_yet_matches_by_name_only() {
     let snapshot = snapshot(vec![by_label, by_name]);
     let text = bare().to_string();
     let view = PodView::parse(&text).unwrap();
-    let decision = decide(&view, &RequestMeta { namespace: "fresh", now: now() }, &snapshot);
+    let decision = decide(&view, &meta("fresh"), &snapshot);
     let found: Vec<&str> = decision.findings.iter().map(|finding| &*finding.policy).collect();
     assert_eq!(found, ["name"]);
 }
@@ -137,7 +137,112 @@ fn opting_out_needs_the_policy_to_allow_it() {
 }
 
 #[test]
+fn users_and_groups_are_exempt_where_the_policy_allows_opting_out() {
+    let mut strict = policy("p", &[(Resource::Cpu, Action::Deny)]);
+    strict.exempt_users = vec!["jane".into()];
+    strict.exempt_groups = vec!["ops".into()];
+    let mut lenient = strict.clone();
+    lenient.allow_opt_out = true;
+    let text = bare().to_string();
+    let view = PodView::parse(&text).unwrap();
+    for (policy, name, group, judged) in [
+        (&strict, "jane", "ops", true),
+        (&lenient, "jane", "dev", false),
+        (&lenient, "joe", "ops", false),
+        (&lenient, "joe", "dev", true),
+    ] {
+        let groups = [group.into()];
+        let meta = RequestMeta { user: User { name, groups: &groups }, ..meta("shop") };
+        let decision = decide(&view, &meta, &snapshot(vec![policy.clone()]));
+        assert_eq!(!decision.findings.is_empty(), judged, "{name} {group}");
+    }
+}
+
+#[test]
+fn images_priority_classes_and_conditions_select() {
+    let compiled = |matches: Value, conditions: Value| {
+        let rules = json!([{ "resource": "cpu", "action": "Warn" }]);
+        let spec = json!({ "match": matches, "matchConditions": conditions, "rules": rules });
+        compile("p", &serde_json::from_value(spec).unwrap()).unwrap()
+    };
+    let mut pod = bare();
+    pod["spec"]["containers"][0]["image"] = "registry/team/web:1".into();
+    pod["spec"]["priorityClassName"] = "batch".into();
+    let count = |matches: Value, conditions: Value| {
+        actions(&pod, vec![compiled(matches, conditions)]).len()
+    };
+    let none = || json!([]);
+    assert_eq!(count(json!({ "images": ["registry/*"] }), none()), 1);
+    assert_eq!(count(json!({ "images": ["other/*", "*/web:1"] }), none()), 1);
+    assert_eq!(count(json!({ "images": ["team/*"] }), none()), 0);
+    assert_eq!(count(json!({ "priorityClasses": ["batch", "low"] }), none()), 1);
+    assert_eq!(count(json!({ "priorityClasses": ["low"] }), none()), 0);
+    let when = |expression: &str| json!([{ "name": "c", "expression": expression }]);
+    assert_eq!(count(json!({}), when("object.metadata.labels.app == 'web'")), 1);
+    assert_eq!(count(json!({}), when("namespaceObject.metadata.labels.team == 'db'")), 0);
+
+    let failing = compiled(json!({}), when("object.metadata.labels.nothing == 'x'"));
+    let decision = decide_text(&pod.to_string(), &snapshot(vec![failing]));
+    assert!(decision.findings.is_empty());
+    assert_eq!(decision.failed_conditions[0].to_string(), "condition \"c\": No such key: nothing");
+    assert_eq!(&*decision.failed_conditions[0].policy, "p");
+}
+
+#[test]
+fn the_cap_stops_what_is_above_it_and_starts_nothing() {
+    use Action::{Default, DefaultAndVerify, Deny, Off, Shadow, Warn};
+    for (cap, expected) in [
+        (Off, [Off, Off, Off, Off, Off]),
+        (Shadow, [Shadow, Shadow, Shadow, Shadow, Shadow]),
+        (Warn, [Shadow, Warn, Warn, Warn, Warn]),
+        (Default, [Shadow, Warn, Default, Default, Warn]),
+        (DefaultAndVerify, [Shadow, Warn, Default, DefaultAndVerify, Warn]),
+        (Deny, [Shadow, Warn, Default, DefaultAndVerify, Deny]),
+    ] {
+        for (action, expected) in
+            [Shadow, Warn, Default, DefaultAndVerify, Deny].iter().zip(expected)
+        {
+            let policies = vec![policy("p", &[(Resource::Cpu, *action)])];
+            let snapshot = snapshot(policies).with_max_action(cap);
+            let found = decide_text(&bare().to_string(), &snapshot).findings;
+            let action = found.first().map_or(Off, |finding| finding.action);
+            assert_eq!(action, expected, "{action:?} under {cap:?}");
+        }
+    }
+}
+
+#[test]
+fn verification_refuses_what_is_not_set_at_the_end() {
+    let policies = vec![policy("p", &[(Resource::Cpu, Action::DefaultAndVerify)])];
+    let snapshot = snapshot(policies);
+    let decision = decide_text(&bare().to_string(), &snapshot);
+    let Verdict::Deny { message, .. } = &decision.verdict else { panic!("allowed") };
+    assert!(message.contains("spec.containers[0].resources.requests.cpu, for example to 250m"));
+    let after = decide_text(&patched(&bare().to_string(), &decision), &snapshot);
+    assert_eq!(after.verdict, Verdict::Allow);
+    // What we ourselves hold back is no reason to refuse.
+    let mut zero = bare();
+    zero["spec"]["containers"][0]["resources"] =
+        json!({ "requests": { "cpu": "0" }, "limits": { "cpu": "0" } });
+    let decision = decide_text(&zero.to_string(), &snapshot);
+    assert_eq!((decision.verdict, decision.findings[0].action), (Verdict::Allow, Action::Warn));
+}
+
+#[test]
 fn enforcement_starts_at_its_date() {
+    let told = |action| {
+        let mut policy = policy("p", &[(Resource::Cpu, action)]);
+        policy.rules[0].enforce_from = Some("2027-03-01T00:00:00Z".parse().unwrap());
+        decide_text(&bare().to_string(), &snapshot(vec![policy])).warnings
+    };
+    assert_eq!(
+        told(Action::Deny),
+        ["container \"a\" has no cpu request; refused from 2027-03-01, set e.g. 250m (policy p)"]
+    );
+    assert_eq!(
+        told(Action::Default),
+        ["container \"a\" has no cpu request; set to 250m from 2027-03-01 (policy p)"]
+    );
     let at = |from: &str, action| {
         let mut policy = policy("p", &[(Resource::Cpu, action)]);
         policy.rules[0].enforce_from = Some(from.parse().unwrap());
@@ -152,8 +257,10 @@ fn enforcement_starts_at_its_date() {
 #[test]
 fn the_policys_own_message_is_filled_in_once() {
     let mut policy = policy("prod", &[(Resource::Memory, Action::Deny)]);
-    policy.message =
-        Some("{namespace}/{pod}: see wiki/{resource}\n{container} {policy} {unknown} {open".into());
+    policy.message = Some(
+        "{namespace}/{pod}: see wiki/{resource}\n{container} {policy} {unknown} {value} {open"
+            .into(),
+    );
     let mut pod = json!({ "metadata": { "generateName": "w-" },
                           "spec": { "containers": [{ "name": "{policy}" }] } });
     let deny = decide_text(&pod.to_string(), &snapshot(vec![policy.clone()]));
@@ -162,7 +269,7 @@ fn the_policys_own_message_is_filled_in_once() {
         message,
         "pod shop/w-: container \"{policy}\" has no memory request: set \
          spec.containers[0].resources.requests.memory, for example to 256Mi (policy prod); \
-         shop/w-: see wiki/memory {policy} prod {unknown} {open"
+         shop/w-: see wiki/memory {policy} prod {unknown} 256Mi {open"
     );
     policy.rules[0].action = Action::Warn;
     policy.message = Some("ask {namespace}".into());

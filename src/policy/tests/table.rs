@@ -7,8 +7,14 @@ use super::*;
 const KINDS: [ContainerKind; 3] =
     [ContainerKind::Main, ContainerKind::Init, ContainerKind::Sidecar];
 
-const ACTIONS: [Action; 5] =
-    [Action::Off, Action::Shadow, Action::Warn, Action::Default, Action::Deny];
+const ACTIONS: [Action; 6] = [
+    Action::Off,
+    Action::Shadow,
+    Action::Warn,
+    Action::Default,
+    Action::DefaultAndVerify,
+    Action::Deny,
+];
 
 /// What `resources` of the container looks like, for `memory` and a value that is present.
 fn states(resource: &str, value: &str) -> Vec<(&'static str, Value, bool)> {
@@ -74,7 +80,7 @@ fn every_kind_state_and_action() {
             }
         }
     }
-    assert_eq!(cases, 3 * 3 * 11 * 5);
+    assert_eq!(cases, 3 * 3 * 11 * 6);
 }
 
 fn check(
@@ -87,9 +93,11 @@ fn check(
     decision: &Decision,
 ) {
     let denied = matches!(&decision.verdict, Verdict::Deny { .. });
-    assert_eq!(denied, lacks && action == Action::Deny, "{case}");
-    assert_eq!(decision.patch.is_empty(), !(lacks && action == Action::Default), "{case}");
-    let warns = lacks && matches!(action, Action::Warn | Action::Default);
+    // The pod that a decision sees has not been patched yet: verification would refuse it so.
+    let refuses = matches!(action, Action::Deny | Action::DefaultAndVerify);
+    assert_eq!(denied, lacks && refuses, "{case}");
+    assert_eq!(decision.patch.is_empty(), !(lacks && action.sets()), "{case}");
+    let warns = lacks && (action == Action::Warn || action.sets());
     assert_eq!(decision.warnings.len(), usize::from(warns), "{case}: {:?}", decision.warnings);
     if let Verdict::Deny { code, message } = &decision.verdict {
         assert_eq!(*code, 422);
@@ -101,13 +109,13 @@ fn check(
             assert!(message.contains(part), "{case}: {part} in {message}");
         }
     }
-    if lacks && action == Action::Default {
+    if lacks && action.sets() {
         let after: Value = serde_json::from_str(&patched(text, decision)).unwrap();
         let set = after.pointer(&pointer(kind, resource.name())).and_then(Value::as_str);
         let want = ["250m", "256Mi", "2Gi"][resource as usize];
         assert_eq!(set, Some(want), "{case}");
         assert!(after.pointer("/metadata/annotations").is_some(), "{case}");
-        assert_eq!(decision.audit["decision"], "default");
+        assert_eq!(decision.audit["decision"], action.name());
     }
 }
 
@@ -201,8 +209,7 @@ fn pods_that_must_not_be_touched_are_not() {
     }
     let bare = json!({ "spec": { "containers": containers } }).to_string();
     let view = PodView::parse(&bare).unwrap();
-    let meta = RequestMeta { namespace: "kube-system", now: now() };
-    assert!(decide(&view, &meta, &snapshot).exempt.is_some());
+    assert!(decide(&view, &meta("kube-system"), &snapshot).exempt.is_some());
     assert_ne!(decide_text(&bare, &snapshot).verdict, Verdict::Allow);
 }
 

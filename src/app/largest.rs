@@ -1,0 +1,123 @@
+//! What the largest node of any pool leaves for a pod: a default beyond that would keep a pod waiting
+//! for ever.
+//!
+//! Types come from the built-in table as one region has them, and zones of pools are not looked at:
+//! what a type is does not depend on where it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::nodepool::NodePool;
+use crate::api::{project, validate};
+use crate::cloud::catalog::{Catalog, PRICED_REGION, SpotPrices};
+use crate::cloud::settings::ClassSettings;
+use crate::cluster::Change;
+use crate::k8s::watch::{Place, Watches};
+use crate::model::instance::InstanceType;
+use crate::model::labels;
+use crate::model::money::MicroDollarsPerHour;
+use crate::model::pod::PodShape;
+use crate::model::pool::Pool;
+use crate::model::resources::Resources;
+use crate::schedule::{PoolSlot, largest_rooms};
+
+/// Changes that may wait to be folded.
+const QUEUE: usize = 64;
+
+enum Message {
+    Pool(Change<Arc<str>, NodePool>),
+    Class(Change<Arc<str>, EC2NodeClass>),
+    Daemon(Change<Place, (Place, Arc<PodShape>)>),
+}
+
+/// Watches pools, classes and DaemonSets, and sends on what they come to when it changes.
+pub(super) fn follow<M: Send + 'static>(
+    watches: &Watches,
+    to: mpsc::Sender<M>,
+    wrap: fn(Arc<[Resources]>) -> M,
+) {
+    let (sender, mut inbox) = mpsc::channel(QUEUE);
+    watches.pools(&sender, Message::Pool);
+    watches.classes(&sender, Message::Class);
+    watches.daemon_sets(&sender, Message::Daemon);
+    watches.tracker.spawn(async move {
+        let mut state = State::default();
+        while let Some(message) = inbox.recv().await {
+            state.fold(message);
+            while let Ok(message) = inbox.try_recv() {
+                state.fold(message);
+            }
+            let rooms: Arc<[Resources]> = state.rooms().into();
+            if state.last.as_ref() == Some(&rooms) {
+                continue;
+            }
+            state.last = Some(Arc::clone(&rooms));
+            if to.send(wrap(rooms)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[derive(Default)]
+struct State {
+    pools: BTreeMap<Arc<str>, NodePool>,
+    classes: BTreeMap<Arc<str>, EC2NodeClass>,
+    daemons: BTreeMap<Place, Arc<PodShape>>,
+    last: Option<Arc<[Resources]>>,
+}
+
+impl State {
+    fn fold(&mut self, message: Message) {
+        let name = |name: Option<&String>| -> Arc<str> { name.map_or("", |name| name).into() };
+        match message {
+            Message::Pool(change) => {
+                fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool))
+            }
+            Message::Class(change) => {
+                fold(&mut self.classes, change, |class| (name(class.metadata.name.as_ref()), class))
+            }
+            Message::Daemon(change) => fold(&mut self.daemons, change, |daemon| daemon),
+        }
+    }
+
+    fn rooms(&self) -> Vec<Resources> {
+        let Ok(catalog) = Catalog::built_in() else { return Vec::new() };
+        let mut types: BTreeMap<&str, Arc<[Arc<InstanceType>]>> = BTreeMap::new();
+        for (name, class) in &self.classes {
+            let settings = ClassSettings::of(&class.spec);
+            let spot = SpotPrices::Discount(0);
+            if let Ok(offered) = catalog.instance_types(PRICED_REGION, &settings, &spot) {
+                types.insert(name, offered.into());
+            }
+        }
+        let pools = self.pools.values().filter_map(|object| {
+            // A pool that is being made has no condition yet; what it would buy counts already.
+            let pool = project::pool(object, validate::validate_nodepool(object).is_empty());
+            let mut pool = Pool { ready: true, ..pool };
+            for key in [labels::REGION, labels::ZONE, labels::ZONE_ID] {
+                pool.requirements.remove(key);
+            }
+            Some(PoolSlot {
+                types: Arc::clone(types.get(&*pool.class.name)?),
+                remaining: pool.limits.clone(),
+                volume_price: MicroDollarsPerHour::ZERO,
+                pool: Arc::new(pool),
+            })
+        });
+        largest_rooms(pools.collect(), self.daemons.values().cloned().collect())
+    }
+}
+
+fn fold<K: Ord, T, V>(map: &mut BTreeMap<K, V>, change: Change<K, T>, entry: impl Fn(T) -> (K, V)) {
+    match change {
+        Change::Upsert(object) => map.extend([entry(object)]),
+        Change::Delete(key) => {
+            map.remove(&key);
+        }
+        Change::Replace(list) => *map = list.into_iter().map(entry).collect(),
+    }
+}
