@@ -2,7 +2,7 @@
 CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
 DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
 
-.PHONY: help tools lint-tools test lint bench crds manifests demo
+.PHONY: help tools lint-tools test lint fuzz bench crds manifests demo
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,9 @@ lint: lint-tools ## Formatting, clippy, licences and sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(DENY) check bans licenses sources
+
+fuzz: ## Fuzzes reviews, policies and patches, ten minutes each
+	HARBINGER_FUZZ_SECONDS=600 cargo test --release --no-default-features --test fuzz -- --nocapture --test-threads=1
 
 bench: ## Runs the benchmarks
 	cargo bench --no-default-features

@@ -2,8 +2,9 @@
 //!
 //! Three endpoints: `/mutate/pods` sets requests, `/validate/pods` refuses and warns, and
 //! `/advise/workloads` tells whoever applies a workload what its pods will meet, and tells the
-//! provisioner what is about to come. Nothing here asks the API server or waits for anything but
-//! the request's own body.
+//! provisioner what is about to come. Nothing here asks the API server. Pods wait for nothing but the
+//! request's own body; advice waits a moment for the provisioner, which knows what nodes cost, and
+//! does without when it says nothing.
 //!
 //! It is bounded everywhere (body, memory, time, connections) and fails open: whatever goes wrong,
 //! the answer is "allowed" with a warning and a counter, except on `/validate/pods` of a
@@ -35,10 +36,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::{intent, policy};
+use crate::{advice, intent, policy};
 
 /// Where decisions read the policies; a watch elsewhere stores new snapshots.
 pub type PolicySource = Arc<ArcSwap<policy::Snapshot>>;
+
+/// Where advice reads what stands beside workloads; watches elsewhere store it.
+pub type FactsSource = Arc<ArcSwap<advice::Facts>>;
 
 /// Tells the time of day.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -105,6 +109,8 @@ impl Settings {
 pub struct Context {
     /// The policies.
     pub policies: PolicySource,
+    /// What stands beside workloads. What is not known yet is not spoken of.
+    pub facts: FactsSource,
     /// Whether the policies are complete; until then the server is not ready.
     pub synced: Arc<AtomicBool>,
     /// Where intents go, if anywhere.

@@ -1,6 +1,9 @@
 //! The composition root: the only place that names adapters.
 
 pub mod certificates;
+pub mod cluster;
+pub mod doctor;
+pub mod facts;
 pub mod health;
 pub mod policies;
 #[cfg(feature = "aws")]

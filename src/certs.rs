@@ -4,6 +4,7 @@
 //! keys are P-256, which every API server accepts, also one restricted to FIPS algorithms.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +12,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// How far certificates reach back, for API servers whose clocks are behind.
 const BACKDATE: Duration = Duration::from_mins(10);
@@ -122,6 +127,33 @@ pub fn validity(certificate: &str) -> Option<(Timestamp, Timestamp)> {
     Some((time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))
 }
 
+/// Whether a client that trusts `authorities` (PEM) takes this certificate, or chain (PEM), for
+/// `name`.
+///
+/// # Errors
+/// Why it does not.
+pub fn verify(chain: &str, authorities: &[u8], name: &str, now: Timestamp) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let read = |pem: &[u8]| -> Result<Vec<CertificateDer<'static>>, String> {
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| text(&e))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for authority in read(authorities)? {
+        roots.add(authority).map_err(|e| text(&e))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|e| text(&e))?;
+    let chain = read(chain.as_bytes())?;
+    let (leaf, between) = chain.split_first().ok_or("there is no certificate")?;
+    let name = ServerName::try_from(name).map_err(|e| text(&e))?;
+    let seconds = u64::try_from(now.as_second()).map_err(|e| text(&e))?;
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    verifier.verify_server_cert(leaf, between, &name, &[], now).map_err(|e| text(&e))?;
+    Ok(())
+}
+
 /// Makes a new authority and a serving certificate signed by it.
 pub fn issue(request: &Request) -> Result<Certificates, CertError> {
     let key = KeyPair::generate()?;
@@ -230,6 +262,21 @@ mod tests {
         for name in ["harbinger.harbinger-system.svc\"", "localhost", "[127, 0, 0, 1]"] {
             assert!(names.contains(name), "{name} in {names}");
         }
+    }
+
+    #[test]
+    fn only_the_right_authority_name_and_time_are_trusted() {
+        let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
+        let made = issue(&Request::new("h", "ns", now)).unwrap();
+        let other = issue(&Request::new("h", "ns", now)).unwrap();
+        let check = |ca: &str, name: &str, now| verify(&made.certificate, ca.as_bytes(), name, now);
+        assert_eq!(check(&made.ca, "h.ns.svc", now), Ok(()));
+        assert!(check(&other.ca, "h.ns.svc", now).unwrap_err().contains("UnknownIssuer"));
+        assert!(check(&made.ca, "h.other.svc", now).is_err());
+        assert!(check(&made.ca, "h.ns.svc", "2028-03-01T00:00:00Z".parse().unwrap()).is_err());
+        assert!(check("", "h.ns.svc", now).is_err());
+        let both = format!("{}{}", other.ca, made.ca);
+        assert_eq!(check(&both, "h.ns.svc", now), Ok(()), "a bundle holds several");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 pub mod certs;
 pub mod convert;
 pub mod crds;
+pub mod doctor;
 pub mod explain;
 #[cfg(feature = "aws")]
 pub mod provisioner;
 pub mod role;
 #[cfg(feature = "aws")]
 pub mod run;
+pub mod scan;
 pub mod simulate;
 pub mod webhook;
 
@@ -23,8 +25,11 @@ pub const EXIT_INPUT: u8 = 2;
 /// Some pods fit nowhere, and `--fail-unschedulable` asked to fail then.
 pub const EXIT_UNSCHEDULABLE: u8 = 3;
 
+/// `doctor` found errors.
+pub const EXIT_UNHEALTHY: u8 = 4;
+
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 unexpected failure; 2 wrong usage or input; \
-3 some pods fit nowhere (with --fail-unschedulable)";
+3 some pods fit nowhere (with --fail-unschedulable); 4 doctor found errors";
 
 /// Of the roles that run until they are told to end.
 const ROLE_EXIT_CODES: &str = "Exit codes: 0 ended and drained after SIGTERM or SIGINT; \
@@ -48,6 +53,9 @@ enum Command {
     /// Says where a pod or workload of the manifests goes, or why it fits nowhere
     #[command(after_help = EXIT_CODES)]
     Explain(explain::Explain),
+    /// Says which pods lack requests, what each mode of policy would do, and advises on workloads
+    #[command(after_help = EXIT_CODES)]
+    Scan(scan::Scan),
     /// Buys nodes for pods and ends nodes that are not needed
     #[cfg(feature = "aws")]
     #[command(after_help = ROLE_EXIT_CODES)]
@@ -59,6 +67,9 @@ enum Command {
     #[cfg(feature = "aws")]
     #[command(after_help = ROLE_EXIT_CODES)]
     Run(run::Run),
+    /// Looks at an installed webhook for what can take the cluster down, and says what to do
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// Makes an authority and a serving certificate for the webhook
     #[command(after_help = EXIT_CODES)]
     Certs(certs::Certs),
@@ -79,11 +90,13 @@ impl Cli {
         match self.command {
             Command::Simulate(command) => command.run(),
             Command::Explain(command) => command.run(),
+            Command::Scan(command) => command.run(),
             #[cfg(feature = "aws")]
             Command::Provisioner(command) => command.run(),
             Command::Webhook(command) => command.run(),
             #[cfg(feature = "aws")]
             Command::Run(command) => command.run(),
+            Command::Doctor(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Convert(command) => command.run(),
             Command::Crds(command) => command.run(),

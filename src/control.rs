@@ -8,6 +8,7 @@ pub mod engine;
 pub mod garbage;
 pub mod launch;
 pub mod lifecycle;
+pub mod quotes;
 pub mod reservations;
 pub mod status;
 pub mod termination;

@@ -6,11 +6,17 @@
 //! long.
 //!
 //! On the Unix socket each intent is one JSON document behind its length as four bytes, big endian.
+//!
+//! The other way goes one thing only: the answer to a [`Question`] about what pods would cost. It is
+//! asked on a connection of its own, in a frame that begins with a question mark, and the answer is
+//! the next frame. Who asks sets the time that it may take; nobody is owed an answer.
 
+mod question;
 mod receiver;
 mod sender;
 
-pub use receiver::{ListenError, Listener, listen};
+pub use question::Asked;
+pub use receiver::{Inbox, ListenError, Listener, listen};
 pub use sender::{Forwarder, Sender, channel, local};
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod lease;
+pub mod list;
 pub mod watch;
 pub mod wire;
 pub mod write;

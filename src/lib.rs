@@ -4,13 +4,14 @@
 //! Layers, lowest first; a layer uses only those below it:
 //!
 //! - L0 `model`, `api`: vocabulary and wire types
-//! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`: pure decisions
+//! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`: pure decisions
 //! - L2 `cloud`, `telemetry`, `intent`, `certs`: seams and their simulated side
 //! - L3 `aws`, `k8s`, `admission`: adapters
-//! - L4 `control`, `simulate`: loops and the offline engine
+//! - L4 `control`, `simulate`, `doctor`: loops, the offline engine, a look at an installation
 //! - L5 `cli`, `settings`, `app`: wiring
 
 pub mod admission;
+pub mod advice;
 pub mod api;
 pub mod app;
 #[cfg(feature = "aws")]
@@ -21,6 +22,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod control;
 pub mod demand;
+pub mod doctor;
 pub mod intent;
 pub mod k8s;
 pub mod model;

@@ -4,6 +4,7 @@
 //! a file. Other rooms speak to each other in these types.
 
 pub mod claim;
+pub mod companions;
 pub mod digest;
 pub mod instance;
 pub mod labels;

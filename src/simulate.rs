@@ -10,6 +10,7 @@ pub mod input;
 pub mod load;
 mod pools;
 pub mod report;
+pub mod scan;
 pub mod table;
 pub mod upgrade;
 

@@ -1,16 +1,22 @@
 //! From the body of a review to the body of its answer, without IO.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use super::metrics::{Metrics, ReviewLabels};
 use super::review::{Request, Response, ReviewError};
-use super::{Clock, PolicySource};
+use super::{Clock, FactsSource, PolicySource};
+use crate::advice::{Question, Quote};
 use crate::intent::{self, Intent, Operation};
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::TemplateWire;
 use crate::policy::{self, PodView, RequestMeta, Verdict};
+
+/// How long advice waits for the provisioner: the person at the keyboard does not notice it, and it
+/// is far below the deadline of a review.
+const QUOTE_WAIT: Duration = Duration::from_millis(150);
 
 /// The endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -118,6 +124,7 @@ impl Answer {
 /// Answers reviews from the current snapshot.
 pub struct Reviewer {
     pub(super) policies: PolicySource,
+    pub(super) facts: FactsSource,
     pub(super) intents: Option<intent::Sender>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -133,11 +140,37 @@ impl Reviewer {
         clock: Clock,
         strict: bool,
     ) -> Self {
-        Self { policies, intents, metrics, clock, strict }
+        Self { policies, facts: FactsSource::default(), intents, metrics, clock, strict }
+    }
+
+    /// With what stands beside workloads.
+    #[must_use]
+    pub fn with_facts(mut self, facts: FactsSource) -> Self {
+        self.facts = facts;
+        self
+    }
+
+    /// What to ask the provisioner before `/advise/workloads` answers this body, if anything.
+    pub fn question(&self, body: &[u8]) -> Option<Question> {
+        self.workload_question(&Request::parse(body).ok()?)
+    }
+
+    /// Asks the provisioner, within the time that advice may take.
+    pub(super) async fn ask(&self, question: &Question) -> Option<Quote> {
+        let asking = self.intents.as_ref()?.ask(question);
+        let quote = tokio::time::timeout(QUOTE_WAIT, asking).await.ok().flatten();
+        let result = if quote.is_some() { "answered" } else { "none" };
+        self.metrics.quotes.get_or_create(&vec![("result", result)]).inc();
+        quote
     }
 
     /// Answers one review.
     pub fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Answer {
+        self.answer_with(endpoint, body, None)
+    }
+
+    /// Answers one review, with what the provisioner said of the workload.
+    pub fn answer_with(&self, endpoint: Endpoint, body: &[u8], quote: Option<&Quote>) -> Answer {
         let request = match Request::parse(body) {
             Ok(request) => request,
             Err(ReviewError::Unreadable { uid, reason }) => {
@@ -151,7 +184,7 @@ impl Reviewer {
         };
         let judged = match endpoint {
             Endpoint::Mutate | Endpoint::Validate => self.pod(endpoint, &request),
-            Endpoint::Advise => self.workload(&request),
+            Endpoint::Advise => self.workload(&request, quote),
         };
         let mut answer = judged.unwrap_or_else(|why| {
             self.unjudged(endpoint, &request.uid, Outcome::Unsupported, &why)

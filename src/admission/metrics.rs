@@ -34,6 +34,8 @@ pub struct Metrics {
     pub patches_dropped: Counter,
     /// Intents by result: `queued` or `dropped`.
     pub intents: Family<Label, Counter>,
+    /// Questions about cost by result: `answered` or `none`.
+    pub quotes: Family<Label, Counter>,
     /// Open connections.
     pub connections: Gauge,
     /// TLS handshakes that failed or took too long.
@@ -58,6 +60,7 @@ impl Default for Metrics {
             patch_bytes: Histogram::new([128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0]),
             patches_dropped: Counter::default(),
             intents: Family::default(),
+            quotes: Family::default(),
             connections: Gauge::default(),
             handshakes_failed: Counter::default(),
             certificate_expires_in: Gauge::default(),
@@ -87,6 +90,7 @@ impl Metrics {
             self.patches_dropped.clone(),
         );
         registry.register("intents", "Intents by result", self.intents.clone());
+        registry.register("quotes", "Questions about cost by result", self.quotes.clone());
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register(
             "handshakes_failed",

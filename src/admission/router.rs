@@ -19,6 +19,7 @@ use super::endpoint::{Answer, Endpoint, Outcome, Reviewer};
 use super::read::{Read, read};
 use super::review::{uid_of, uid_of_prefix};
 use super::{BODY_LIMIT, Settings};
+use crate::advice::Quote;
 
 /// Unit of the memory budget.
 const UNIT: usize = 1 << 10;
@@ -107,12 +108,16 @@ impl Gate {
             Err(_) => return self.late(endpoint, &buffer),
         }
         if buffer.len() <= INLINE {
-            return judge(&self.reviewer, endpoint, &buffer);
+            let quote = match endpoint {
+                Endpoint::Advise => self.quote(&buffer).await,
+                Endpoint::Mutate | Endpoint::Validate => None,
+            };
+            return judge(&self.reviewer, endpoint, &buffer, quote.as_ref());
         }
         let reviewer = Arc::clone(&self.reviewer);
         let body = buffer.freeze();
         let text = body.clone();
-        let judged = tokio::task::spawn_blocking(move || judge(&reviewer, endpoint, &text));
+        let judged = tokio::task::spawn_blocking(move || judge(&reviewer, endpoint, &text, None));
         match timeout_at(end, judged).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::text(
@@ -122,6 +127,14 @@ impl Gate {
             ),
             Err(_) => self.late(endpoint, &body),
         }
+    }
+
+    /// What the provisioner says of the workload in this body.
+    async fn quote(&self, body: &[u8]) -> Option<Quote> {
+        let ask = || self.reviewer.question(body);
+        // A body that panics here panics in the decision too, which tells.
+        let question = catch_unwind(AssertUnwindSafe(ask)).ok().flatten()?;
+        self.reviewer.ask(&question).await
     }
 
     async fn too_large(&self, body: &mut Body, end: Instant) -> Answer {
@@ -172,9 +185,10 @@ impl Gate {
 }
 
 /// Decides, and turns a panic into an answer.
-fn judge(reviewer: &Reviewer, endpoint: Endpoint, body: &[u8]) -> Answer {
+fn judge(reviewer: &Reviewer, endpoint: Endpoint, body: &[u8], quote: Option<&Quote>) -> Answer {
     // Decisions share nothing mutable but counters and a queue, which a panic leaves whole.
-    catch_unwind(AssertUnwindSafe(|| reviewer.answer(endpoint, body))).unwrap_or_else(|_| {
+    let decide = || reviewer.answer_with(endpoint, body, quote);
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
         tracing::error!(endpoint = endpoint.name(), bytes = body.len(), "decision panicked");
         let why = "internal error, please report this";
         match uid_of(body) {

@@ -76,13 +76,14 @@ impl Server {
     /// the drain delay, then without new connections until those in flight end or time is up.
     pub async fn run(self, cancel: CancellationToken) {
         let Self { webhook, health, certificate, tls, settings, context, .. } = self;
-        let reviewer = Arc::new(Reviewer::new(
+        let reviewer = Reviewer::new(
             Arc::clone(&context.policies),
             context.intents.clone(),
             Arc::clone(&context.metrics),
             Arc::clone(&context.clock),
             settings.strict,
-        ));
+        );
+        let reviewer = Arc::new(reviewer.with_facts(Arc::clone(&context.facts)));
         let readiness = Readiness {
             synced: Arc::clone(&context.synced),
             certificate: Arc::clone(&certificate),

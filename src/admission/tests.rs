@@ -1,5 +1,6 @@
 //! The webhook over real TLS, and its endpoints without it.
 
+mod advice;
 mod http;
 mod lifecycle;
 mod reviews;

@@ -1,31 +1,34 @@
 //! `/advise/workloads`: what a workload's pods will meet, and the intent that they are coming.
 
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::endpoint::{Answer, Endpoint, Outcome, Reviewer, outcome_of};
 use super::review::{Request, Response};
+use crate::advice::{self, Question, Quote};
 use crate::intent::{Intent, IntentOwner, Operation};
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
 use crate::policy::{self, Snapshot};
 
-impl Reviewer {
-    pub(super) fn workload(&self, request: &Request<'_>) -> Result<Answer, String> {
+/// A workload that is created or changed.
+struct Applied {
+    kind: WorkloadKind,
+    name: String,
+    operation: Operation,
+    workload: WorkloadWire,
+}
+
+impl Applied {
+    /// Reads the review of a workload; `None` when its spec is not changed.
+    fn read(request: &Request<'_>) -> Result<Option<Self>, String> {
         let operation = match &*request.operation {
             "CREATE" => Operation::Create,
             "UPDATE" => Operation::Update,
-            _ => {
-                let response = Response::allow(&request.uid);
-                return Ok(Answer::review(&response, Outcome::Allowed, false));
-            }
+            _ => return Ok(None),
         };
         let object = request.object.ok_or("the review has no object")?;
-        let old = request.old_object.map(serde_json::value::RawValue::get);
-        let response = Response::allow(&request.uid);
-        if request.sub_resource() == "scale" {
-            self.scale(request, object.get(), old)?;
-            return Ok(Answer::review(&response, Outcome::Allowed, false));
-        }
         let kind = WorkloadKind::parse(&request.kind.kind)
             .filter(|_| matches!(&*request.kind.group, "apps" | "batch"))
             .ok_or_else(|| {
@@ -34,37 +37,89 @@ impl Reviewer {
         let workload: WorkloadWire = serde_json::from_str(object.get())
             .map_err(|error| format!("unreadable {kind}: {error}"))?;
         // The generation changes with the spec only.
-        let is_same = |old: &str| {
-            serde_json::from_str::<GenerationOnly>(old).is_ok_and(|old| {
+        let is_same = |old: &RawValue| {
+            serde_json::from_str::<GenerationOnly>(old.get()).is_ok_and(|old| {
                 old.metadata.generation.is_some()
                     && old.metadata.generation == workload.metadata.generation
             })
         };
-        if old.is_some_and(is_same) {
-            return Ok(Answer::review(&response, Outcome::Allowed, false));
+        if request.old_object.is_some_and(is_same) {
+            return Ok(None);
         }
-        let snapshot = self.policies.load();
-        let now = (self.clock)();
         let name =
             workload.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default();
-        let owner = (kind.name(), name);
-        let controller = workload.metadata.controller();
-        // A ReplicaSet's or Job's own controller does not read warnings; its user was warned.
-        let response = if controller.is_none() {
-            let namespace = request.namespace();
-            response.warn(policy::advise(workload.template(), namespace, owner, &snapshot, now))
+        Ok(Some(Self { kind, name: name.to_owned(), operation, workload }))
+    }
+
+    fn owner(&self) -> (&str, &str) {
+        (self.kind.name(), &self.name)
+    }
+
+    /// Whether a person may read warnings about it. A ReplicaSet's or Job's own controller does not;
+    /// its user was warned.
+    fn has_reader(&self) -> bool {
+        self.workload.metadata.controller().is_none()
+    }
+}
+
+impl Reviewer {
+    /// What the provisioner is asked about the workload of a review.
+    pub(super) fn workload_question(&self, request: &Request<'_>) -> Option<Question> {
+        if self.intents.is_none() || !request.sub_resource().is_empty() {
+            return None;
+        }
+        let applied = Applied::read(request).ok().flatten().filter(Applied::has_reader)?;
+        let (snapshot, now) = (self.policies.load(), (self.clock)());
+        let effective = |workload: &WorkloadWire| {
+            effective(workload.template(), request, applied.owner(), &snapshot, now)
+        };
+        // What a DaemonSet took before the change it takes already.
+        let daemon_before =
+            || -> Option<WorkloadWire> { serde_json::from_str(request.old_object?.get()).ok() };
+        let before = match applied.kind {
+            WorkloadKind::DaemonSet => daemon_before().map(|old| effective(&old)),
+            _ => None,
+        };
+        Some(Question {
+            kind: applied.kind,
+            namespace: request.namespace().to_owned(),
+            desired: applied.workload.at_once(applied.kind),
+            template: effective(&applied.workload),
+            before,
+        })
+    }
+
+    pub(super) fn workload(
+        &self,
+        request: &Request<'_>,
+        quote: Option<&Quote>,
+    ) -> Result<Answer, String> {
+        let response = Response::allow(&request.uid);
+        if request.sub_resource() == "scale" {
+            self.scale(request)?;
+            return Ok(Answer::review(&response, Outcome::Allowed, false));
+        }
+        let Some(applied) = Applied::read(request)? else {
+            return Ok(Answer::review(&response, Outcome::Allowed, false));
+        };
+        let snapshot = self.policies.load();
+        let now = (self.clock)();
+        let response = if applied.has_reader() {
+            response.warn(self.warnings(&applied, request.namespace(), &snapshot, now, quote))
         } else {
             response
         };
+        let Applied { kind, ref name, ref workload, operation } = applied;
         if !matches!(kind, WorkloadKind::DaemonSet | WorkloadKind::CronJob) {
             self.emit(request, || {
+                let owner = applied.owner();
                 let template = effective(workload.template(), request, owner, &snapshot, now);
                 Some(Intent {
                     kind: kind.name().to_owned(),
                     namespace: request.namespace().to_owned(),
-                    name: name.to_owned(),
+                    name: name.clone(),
                     uid: workload.metadata.uid.clone().unwrap_or_default(),
-                    owner: controller.as_ref().map(IntentOwner::from),
+                    owner: workload.metadata.controller().as_ref().map(IntentOwner::from),
                     generation: workload.metadata.generation,
                     desired: workload.desired(kind),
                     template: Some(template),
@@ -77,9 +132,30 @@ impl Reviewer {
         Ok(Answer::review(&response, outcome, false))
     }
 
+    /// What the policies will do, and then advice.
+    fn warnings(
+        &self,
+        applied: &Applied,
+        namespace: &str,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        quote: Option<&Quote>,
+    ) -> Vec<String> {
+        let Applied { kind, name, workload, .. } = applied;
+        let template = workload.template();
+        let mut lines = policy::advise(template, namespace, applied.owner(), snapshot, now);
+        let preview = policy::preview(template, namespace, applied.owner(), snapshot, now);
+        let subject = advice::Subject { kind: *kind, namespace, name, workload, preview: &preview };
+        let silenced = snapshot.silenced(namespace, &template.metadata.labels, kind.name());
+        let advice = advice::workload(&subject, &self.facts.load(), quote, &silenced);
+        lines.extend(advice.iter().map(ToString::to_string));
+        lines
+    }
+
     /// A change of `/scale` tells the count only.
-    fn scale(&self, request: &Request<'_>, object: &str, old: Option<&str>) -> Result<(), String> {
-        let read = |text: &str| serde_json::from_str::<Scale>(text);
+    fn scale(&self, request: &Request<'_>) -> Result<(), String> {
+        let object = request.object.ok_or("the review has no object")?;
+        let read = |text: &RawValue| serde_json::from_str::<Scale>(text.get());
         let scale = read(object).map_err(|error| format!("unreadable Scale: {error}"))?;
         let kind = match &*request.resource.resource {
             "deployments" => WorkloadKind::Deployment,
@@ -90,7 +166,7 @@ impl Reviewer {
             }
         };
         let is_same = |old: Scale| old.spec.replicas == scale.spec.replicas;
-        if old.is_some_and(|old| read(old).is_ok_and(is_same)) {
+        if request.old_object.is_some_and(|old| read(old).is_ok_and(is_same)) {
             return Ok(());
         }
         self.emit(request, || {
@@ -118,7 +194,7 @@ fn effective(
     request: &Request<'_>,
     owner: (&str, &str),
     snapshot: &Snapshot,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> TemplateWire {
     let mut out = TemplateWire::default();
     out.metadata.labels.clone_from(&template.metadata.labels);

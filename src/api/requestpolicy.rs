@@ -67,6 +67,10 @@ pub struct RequestPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
+    /// Codes of advice that is not given about the workloads that the policy matches, such as HB102; `*` means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(regex(pattern = r"^(\*|HB[0-9]{3})$")), extend("x-kubernetes-list-type" = "set"))]
+    pub silence_advice: Vec<String>,
 }
 
 fn yes() -> bool {

@@ -17,9 +17,9 @@ use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
 use crate::control::engine::QUEUE;
 use crate::control::{
-    Clock, Context, Engine, Message, catalogs, engine, garbage, reservations, status,
+    Clock, Context, Engine, Message, catalogs, engine, garbage, quotes, reservations, status,
 };
-use crate::intent::{self, Intent};
+use crate::intent::{self, Inbox, Intent};
 use crate::k8s::lease::{Election, Fence};
 use crate::k8s::watch::{Effective, Watches};
 use crate::k8s::{Writer, client};
@@ -65,15 +65,15 @@ pub async fn run(options: Options) -> Result<()> {
     #[expect(clippy::disallowed_methods, reason = "nobody waits for signals that do not come")]
     tokio::spawn(async move { shutdown::on_signal(signals).await });
     let tracker = TaskTracker::new();
-    let intents = match &options.intent_socket {
+    let heard = match &options.intent_socket {
         None => None,
         Some(path) => {
-            let (listener, intents) = intent::listen(path, SOCKET_MODE).await?;
+            let (listener, inbox) = intent::listen(path, SOCKET_MODE).await?;
             tracker.spawn(listener.run(cancel.clone()));
-            Some(intents)
+            Some(inbox)
         }
     };
-    let result = serve(options, intents, cancel.clone()).await;
+    let result = serve(options, heard, cancel.clone()).await;
     cancel.cancel();
     tracker.close();
     tracker.wait().await;
@@ -86,7 +86,7 @@ pub async fn run(options: Options) -> Result<()> {
 /// When the API server or the cloud cannot be reached at all, or the lease is lost.
 pub async fn serve(
     options: Options,
-    intents: Option<mpsc::Receiver<Intent>>,
+    heard: Option<Inbox>,
     cancel: CancellationToken,
 ) -> Result<()> {
     let connection = client::connect(options.kubeconfig.as_deref()).await?;
@@ -138,11 +138,14 @@ pub async fn serve(
     watches.classes(&outbox, Message::Classes);
     let policies = policies::follow(&watches, options.excluded_namespaces);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
-    if let Some(intents) = intents {
+    let (snapshots, classes) = (decider.snapshots(), decider.classes());
+    if let Some(Inbox { intents, questions }) = heard {
         tracker.spawn(forward(intents, outbox.clone(), cancel.clone()));
+        let quotes = quotes::run(questions, snapshots.clone(), decider.catalogs());
+        let cancel = cancel.clone();
+        tracker.spawn(async move { cancel.run_until_cancelled(quotes).await });
     }
 
-    let (snapshots, classes) = (decider.snapshots(), decider.classes());
     let ledger = decider.reservations();
     let helpers = cancel.clone();
     let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::{self, SelfManaged};
-use super::{SystemClock, policies, shutdown};
+use super::{SystemClock, facts, policies, shutdown};
 use crate::admission::{self, CertificateSource, Server};
 use crate::control::Clock as _;
 use crate::intent;
@@ -110,6 +110,7 @@ pub async fn serve(
         cancel: background.clone(),
     };
     let policies = policies::follow(&watches, options.excluded_namespaces);
+    let facts = facts::follow(&watches);
     let certificate = match options.certificate {
         Certificate::Files { certificate, key } => CertificateSource::Files { certificate, key },
         Certificate::SelfManaged(settings) => {
@@ -132,6 +133,7 @@ pub async fn serve(
     };
     let context = admission::Context {
         policies: policies.snapshot,
+        facts,
         synced: policies.synced,
         intents,
         metrics,

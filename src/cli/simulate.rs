@@ -32,6 +32,13 @@ pub struct Source {
     /// Files or folders of Kubernetes YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: Prices,
+}
+
+/// Where types and prices come from.
+#[derive(Args, Clone, Debug)]
+pub struct Prices {
     /// Instance types from a JSON file in place of the built-in EC2 catalog
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
@@ -67,28 +74,23 @@ pub enum Output {
     Yaml,
 }
 
+/// What was read, and what follows from the flags.
+pub(super) struct Read {
+    pub(super) input: input::Input,
+    pub(super) settings: Settings,
+    /// What was changed on the way.
+    pub(super) notes: Vec<String>,
+}
+
 impl Source {
     /// Reads, checks and plans; input errors are printed and become the exit code.
     pub(super) fn simulate(&self) -> Result<std::result::Result<Report, ExitCode>> {
         #[expect(clippy::disallowed_methods, reason = "only the report's timing reads the clock")]
         let now = std::time::Instant::now;
         let start = now();
-        let (objects, mut errors) = load::load(&self.paths);
-        let upgraded = upgrade::upgrade(objects, &self.region);
-        errors.extend(upgraded.errors);
-        let (input, wrong) = input::sort(upgraded.objects);
-        errors.extend(wrong);
-        let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let settings = self.settings();
-        match &settings {
-            Ok(settings) => match cross(&input, settings) {
-                Ok(wrong) => errors.extend(wrong.iter().map(ToString::to_string)),
-                Err(error) => errors.push(error.to_string()),
-            },
-            Err(wrong) => errors.extend(wrong.iter().cloned()),
-        }
-        let Some(settings) = settings.ok().filter(|_| errors.is_empty()) else {
-            return Ok(Err(super::complain(&errors)));
+        let Read { input, settings, notes } = match self.prices.read(&self.paths) {
+            Ok(read) => read,
+            Err(errors) => return Ok(Err(super::complain(&errors))),
         };
         let loaded = now();
         let mut report = match engine::simulate(input, &settings) {
@@ -96,7 +98,7 @@ impl Source {
             Err(SimulateError::Catalog(error)) => return Ok(Err(super::complain(&[error]))),
             Err(error) => return Err(error.into()),
         };
-        report.warnings.splice(0..0, upgraded.notes);
+        report.warnings.splice(0..0, notes);
         if settings.catalog.is_none() {
             let spot = report.nodes.iter().any(|node| node.capacity_type == "spot");
             let catalog = Catalog::built_in()?;
@@ -107,6 +109,43 @@ impl Source {
         report.timing.load_ms = (loaded - start).as_secs_f64() * 1000.0;
         report.timing.solve_ms = loaded.elapsed().as_secs_f64() * 1000.0;
         Ok(Ok(report))
+    }
+}
+
+impl Prices {
+    /// Reads and checks files.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them and with the flags.
+    pub(super) fn read(&self, paths: &[PathBuf]) -> Result<Read, Vec<String>> {
+        let (objects, errors) = load::load(paths);
+        let (read, wrong) = self.sort(objects);
+        let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        errors.extend(wrong);
+        read.filter(|_| errors.is_empty()).ok_or(errors)
+    }
+
+    /// Sorts and checks objects. None is read only where the flags are wrong.
+    pub(super) fn sort(
+        &self,
+        objects: Vec<(load::Origin, serde_json::Value)>,
+    ) -> (Option<Read>, Vec<String>) {
+        let upgraded = upgrade::upgrade(objects, &self.region);
+        let (input, wrong) = input::sort(upgraded.objects);
+        let wrong = upgraded.errors.iter().chain(&wrong);
+        let mut errors: Vec<String> = wrong.map(ToString::to_string).collect();
+        let settings = match self.settings() {
+            Ok(settings) => settings,
+            Err(wrong) => {
+                errors.extend(wrong);
+                return (None, errors);
+            }
+        };
+        match cross(&input, &settings) {
+            Ok(wrong) => errors.extend(wrong.iter().map(ToString::to_string)),
+            Err(error) => errors.push(error.to_string()),
+        }
+        (Some(Read { input, settings, notes: upgraded.notes }), errors)
     }
 
     /// The settings, or everything that is wrong with the files and flags that they come from.

@@ -94,7 +94,7 @@ pub struct Engine<A, C, K> {
     assignments: Assignments,
     /// See [`provision::ProvisionPlan::holds`].
     holds: BTreeSet<Arc<str>>,
-    catalogs: Catalogs,
+    catalogs: watch::Sender<Catalogs>,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
     /// Claims that were created and have not come back through the watch, with the moment.
@@ -135,7 +135,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             reservations: watch::Sender::default(),
             assignments: Assignments::default(),
             holds: BTreeSet::new(),
-            catalogs: Catalogs::default(),
+            catalogs: watch::Sender::default(),
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
             nominated: BTreeMap::new(),
@@ -154,6 +154,11 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// The node classes.
     pub fn classes(&self) -> watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>> {
         self.classes.subscribe()
+    }
+
+    /// What the classes offer.
+    pub fn catalogs(&self) -> watch::Receiver<Catalogs> {
+        self.catalogs.subscribe()
     }
 
     /// The ledger as objects.
@@ -239,11 +244,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 }
             }),
             Message::Catalogs(catalogs) => {
-                self.catalogs = catalogs;
+                self.catalogs.send_replace(catalogs);
                 self.mark();
             }
             Message::Offers(class, catalog) => {
-                self.catalogs.insert(class, catalog);
+                self.catalogs.send_modify(|catalogs| {
+                    catalogs.insert(class, catalog);
+                });
                 self.mark();
             }
             Message::Intent(intent) => self.announce(&intent),
@@ -338,7 +345,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let Some((first, _)) = self.dirty.take() else { return };
         self.publish();
         let snapshot = self.state.snapshot();
-        if !snapshot.synced || self.catalogs.is_empty() {
+        if !snapshot.synced || self.catalogs.borrow().is_empty() {
             return;
         }
         let now = self.now();
@@ -385,7 +392,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         self.seed = self.seed.wrapping_add(1);
         let (ledger, assignments) = (self.ledger.clone(), self.assignments.clone());
-        let (catalogs, seed) = (self.catalogs.clone(), self.seed);
+        let (catalogs, seed) = (self.catalogs.borrow().clone(), self.seed);
         let settings =
             provision::Settings { intents: self.settings.intents, improve: self.settings.improve };
         let started = Instant::now();
@@ -517,7 +524,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     }
 
     fn offers(&self) -> launch::Offers {
-        launch::Offers { catalogs: self.catalogs.clone(), tell: self.outbox.clone() }
+        launch::Offers { catalogs: self.catalogs.borrow().clone(), tell: self.outbox.clone() }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -5,13 +5,14 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio_util::codec::FramedRead;
+use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::question::{self, Asked};
 use super::{Intent, codec};
 
 /// Intents that may wait for the ledger; a full queue makes senders wait, whose own queues are
@@ -52,14 +53,28 @@ pub struct Listener {
     path: PathBuf,
     socket: UnixListener,
     intents: mpsc::Sender<Intent>,
+    questions: mpsc::Sender<Asked>,
+}
+
+/// What senders have sent.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Intents.
+    pub intents: mpsc::Receiver<Intent>,
+    /// Questions; answers that come late are not waited for.
+    pub questions: mpsc::Receiver<Asked>,
+}
+
+impl Inbox {
+    /// The next intent; none when all senders are gone.
+    pub async fn recv(&mut self) -> Option<Intent> {
+        self.intents.recv().await
+    }
 }
 
 /// Makes the socket at `path` with permissions `mode` (0o600, or 0o660 where the two containers
 /// share a group only). A file that a dead process left is replaced. Run the [`Listener`] as a task.
-pub async fn listen(
-    path: impl Into<PathBuf>,
-    mode: u32,
-) -> Result<(Listener, mpsc::Receiver<Intent>), ListenError> {
+pub async fn listen(path: impl Into<PathBuf>, mode: u32) -> Result<(Listener, Inbox), ListenError> {
     let path = path.into();
     match std::fs::symlink_metadata(&path) {
         Ok(file) if !file.file_type().is_socket() => return Err(ListenError::NotASocket { path }),
@@ -70,8 +85,10 @@ pub async fn listen(
     }
     let socket =
         bind(&path, mode).map_err(|source| ListenError::Io { path: path.clone(), source })?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    Ok((Listener { path, socket, intents: sender }, receiver))
+    let (sender, intents) = mpsc::channel(QUEUE);
+    let (asking, questions) = mpsc::channel(question::QUEUE);
+    let listener = Listener { path, socket, intents: sender, questions: asking };
+    Ok((listener, Inbox { intents, questions }))
 }
 
 /// Binds beside `path` and renames, so that nobody can connect before the permissions are set and
@@ -101,13 +118,13 @@ impl Listener {
                 () = self.intents.closed() => break,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, _)) => {
-                        let intents = self.intents.clone();
+                        let (intents, questions) = (self.intents.clone(), self.questions.clone());
                         let cancel = cancel.clone();
                         tracker.spawn(async move {
                             tokio::select! {
                                 biased;
                                 () = cancel.cancelled() => {}
-                                () = read(stream, intents) => {}
+                                () = read(stream, intents, questions) => {}
                             }
                         });
                     }
@@ -136,8 +153,8 @@ impl Drop for Listener {
 
 /// Reads one sender until it goes away or breaks the framing. A frame that is no intent (of a newer
 /// or older version) is skipped.
-async fn read(stream: UnixStream, intents: mpsc::Sender<Intent>) {
-    let mut frames = FramedRead::new(stream, codec());
+async fn read(stream: UnixStream, intents: mpsc::Sender<Intent>, questions: mpsc::Sender<Asked>) {
+    let mut frames = Framed::new(stream, codec());
     while let Some(frame) = frames.next().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -146,6 +163,13 @@ async fn read(stream: UnixStream, intents: mpsc::Sender<Intent>) {
                 return;
             }
         };
+        if question::is_question(&frame) {
+            let Some(answer) = question::answer(&frame, &questions).await else { return };
+            if frames.send(answer).await.is_err() {
+                return;
+            }
+            continue;
+        }
         match serde_json::from_slice(&frame) {
             Ok(intent) => {
                 if intents.send(intent).await.is_err() {

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
-use super::{FRAME_LIMIT, Intent, codec};
+use super::question::{self, Way};
+use super::{FRAME_LIMIT, Inbox, Intent, codec};
+use crate::advice::{Question, Quote};
 
 /// Intents that may wait. The API server handles at most 200 mutating requests at a time
 /// (`--max-mutating-requests-inflight`), so 1024 is five full rounds of them; at a typical 4 KiB
@@ -31,6 +33,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Sender {
     queue: mpsc::Sender<Intent>,
+    questions: Way,
     dropped: Arc<AtomicU64>,
 }
 
@@ -42,6 +45,12 @@ impl Sender {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         queued
+    }
+
+    /// Asks what pods would cost. There may be no answer, and there is no limit on how long one takes:
+    /// the caller has one.
+    pub async fn ask(&self, question: &Question) -> Option<Quote> {
+        self.questions.ask(question).await
     }
 
     /// Intents dropped so far: for want of room, or too large for a frame.
@@ -62,14 +71,17 @@ pub struct Forwarder {
 pub fn channel(path: impl Into<PathBuf>) -> (Sender, Forwarder) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
-    let forwarder = Forwarder { path: path.into(), queue, dropped: Arc::clone(&dropped) };
-    (Sender { queue: sender, dropped }, forwarder)
+    let path = path.into();
+    let forwarder = Forwarder { path: path.clone(), queue, dropped: Arc::clone(&dropped) };
+    (Sender { queue: sender, questions: Way::Socket(path), dropped }, forwarder)
 }
 
 /// A queue within one process, for a webhook and a provisioner that share it.
-pub fn local() -> (Sender, mpsc::Receiver<Intent>) {
-    let (sender, queue) = mpsc::channel(QUEUE);
-    (Sender { queue: sender, dropped: Arc::default() }, queue)
+pub fn local() -> (Sender, Inbox) {
+    let (sender, intents) = mpsc::channel(QUEUE);
+    let (asking, questions) = mpsc::channel(question::QUEUE);
+    let sender = Sender { queue: sender, questions: Way::Local(asking), dropped: Arc::default() };
+    (sender, Inbox { intents, questions })
 }
 
 impl Forwarder {

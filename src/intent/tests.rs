@@ -116,3 +116,59 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert!(matches!(listen(&path, 0o600).await, Err(ListenError::NotASocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
+
+fn question() -> crate::advice::Question {
+    crate::advice::Question {
+        kind: crate::model::workload::WorkloadKind::Deployment,
+        namespace: "shop".into(),
+        desired: 7,
+        template: intent("web").template.unwrap(),
+        before: None,
+    }
+}
+
+#[tokio::test]
+async fn questions_are_answered_over_the_socket_and_within_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("intent.sock");
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let (listener, inbox) = listen(&path, 0o600).await.unwrap();
+    tasks.spawn(listener.run(cancel.clone()));
+    let (far, _forwarder) = channel(&path);
+    let (near, within) = local();
+    for (sender, mut inbox) in [(far, inbox), (near, within)] {
+        let answering = async {
+            for nodes in 1..3 {
+                let asked = inbox.questions.recv().await.unwrap();
+                assert_eq!(asked.question.shape().requests.cpu, 250);
+                let quote = crate::advice::Quote { nodes, ..Default::default() };
+                asked.reply.send(quote).unwrap();
+            }
+            // Taken and dropped: who asks is not left waiting.
+            drop(inbox.questions.recv().await.unwrap());
+        };
+        let asking = async {
+            for nodes in 1..3 {
+                assert_eq!(sender.ask(&question()).await.unwrap().nodes, nodes);
+            }
+            assert_eq!(sender.ask(&question()).await, None);
+        };
+        let both = async { tokio::join!(asking, answering) };
+        tokio::time::timeout(DEADLINE, both).await.unwrap();
+    }
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+    assert_eq!(channel(&path).0.ask(&question()).await, None, "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_full_queue_of_questions_refuses_at_once() {
+    let (sender, _inbox) = local();
+    let question = question();
+    let mut waiting: Vec<_> = (0..16).map(|_| Box::pin(sender.ask(&question))).collect();
+    for asking in &mut waiting {
+        assert!(futures::poll!(asking).is_pending());
+    }
+    assert_eq!(futures::poll!(Box::pin(sender.ask(&question))), std::task::Poll::Ready(None));
+}

@@ -7,7 +7,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -26,6 +29,7 @@ use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::api::{project, validate};
 use crate::cluster::{Change, Event};
+use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::labels::Labels;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
@@ -47,6 +51,13 @@ pub struct Watches {
 pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
 
 type Named<T> = Change<Arc<str>, T>;
+
+/// Namespace and name.
+type Key = (Arc<str>, Arc<str>);
+
+fn key_of<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default().into(), object.name_any().into())
+}
 
 impl Watches {
     /// Watches everything that the cluster's state is made of, except workloads.
@@ -165,6 +176,24 @@ impl Watches {
     /// Watches request policies as the API has them.
     pub fn policies<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<RequestPolicy>) -> M) {
         self.whole(to, wrap);
+    }
+
+    /// Watches disruption budgets.
+    pub fn budgets<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Key, Budget>) -> M) {
+        let read = |budget: PodDisruptionBudget| Some(budget.into());
+        self.start(watcher::Config::default(), to, key_of, read, wrap);
+    }
+
+    /// Watches autoscalers.
+    pub fn scalers<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Key, Scaler>) -> M) {
+        let read = |scaler: HorizontalPodAutoscaler| Some(scaler.into());
+        self.start(watcher::Config::default(), to, key_of, read, wrap);
+    }
+
+    /// Watches priority classes.
+    pub fn priorities<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<Priority>) -> M) {
+        let key = |class: &PriorityClass| class.name_any().into();
+        self.start(watcher::Config::default(), to, key, |class| Some(class.into()), wrap);
     }
 
     fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)

@@ -176,7 +176,7 @@ pub fn provision(
 }
 
 /// Pools that can be bought from, with what their limits leave.
-fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs) -> Vec<PoolSlot> {
+pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs) -> Vec<PoolSlot> {
     let mut slots = Vec::new();
     for pool in snapshot.pools.values() {
         let catalog = catalogs.get(&pool.class.name);

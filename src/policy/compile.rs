@@ -87,6 +87,7 @@ pub fn compile(name: &str, spec: &api::RequestPolicySpec) -> Result<Policy, Comp
         zero_means_missing: spec.zero_means_missing,
         allow_opt_out: spec.allow_opt_out,
         message: spec.message.clone(),
+        silence: spec.silence_advice.clone(),
     })
 }
 

@@ -146,6 +146,8 @@ pub struct Policy {
     pub allow_opt_out: bool,
     /// What is added to denials and warnings, with placeholders.
     pub message: Option<String>,
+    /// Codes of advice that is not given about workloads that it selects; `*` means all.
+    pub silence: Vec<String>,
 }
 
 /// All that decisions read. Built by one writer, shared as an `Arc`.
@@ -186,6 +188,25 @@ impl Snapshot {
     /// Whether pods of the namespace are never touched.
     pub fn is_exempt(&self, namespace: &str) -> bool {
         self.exempt.contains(namespace)
+    }
+
+    /// Codes of advice that some policy silences for a workload, whose pods have these labels.
+    pub fn silenced(&self, namespace: &str, labels: &Labels, kind: &str) -> Vec<&str> {
+        if self.policies.iter().all(|policy| policy.silence.is_empty()) {
+            return Vec::new();
+        }
+        let selects = |policy: &&Policy| {
+            policy.objects.as_ref().is_none_or(|selector| selector.matches(labels))
+                && (policy.owner_kinds.is_empty() || policy.owner_kinds.iter().any(|k| k == kind))
+        };
+        let mut codes = Vec::new();
+        for policy in self.policies.iter().filter(|policy| !policy.silence.is_empty()) {
+            let here = self.for_namespace(namespace).any(|other| other.name == policy.name);
+            if here && selects(&policy) {
+                codes.extend(policy.silence.iter().map(String::as_str));
+            }
+        }
+        codes
     }
 
     /// The policies that select the namespace, in order.

@@ -38,6 +38,7 @@ pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
         zero_means_missing: true,
         allow_opt_out: false,
         message: None,
+        silence: Vec::new(),
     }
 }
 

@@ -54,7 +54,7 @@ pub enum SimulateError {
 /// When the catalog cannot be used, or the plan fails its check.
 pub fn simulate(mut input: Input, settings: &Settings) -> Result<Report, SimulateError> {
     let mut report = Report::default();
-    let policies = policies(&input, &mut report);
+    let policies = policies(&input, &BTreeSet::new(), &mut report);
     let door = expand::Door { policies: &policies, now: settings.now };
     let pods = expand::pods(&mut input, &door);
     report.warnings.append(&mut input.warnings);
@@ -121,7 +121,11 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
 }
 
 /// The policies of the input. One that cannot be compiled has been reported with its fields.
-fn policies(input: &Input, report: &mut Report) -> policy::Snapshot {
+pub(super) fn policies(
+    input: &Input,
+    exempt: &BTreeSet<String>,
+    report: &mut Report,
+) -> policy::Snapshot {
     let mut compiled = Vec::new();
     for object in &input.policies {
         let name = object.name_any();
@@ -133,10 +137,10 @@ fn policies(input: &Input, report: &mut Report) -> policy::Snapshot {
         }
     }
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
-    policy::Snapshot::new("simulate", compiled, namespaces.collect(), BTreeSet::new())
+    policy::Snapshot::new("simulate", compiled, namespaces.collect(), exempt.clone())
 }
 
-fn verb(action: policy::Action) -> &'static str {
+pub(super) fn verb(action: policy::Action) -> &'static str {
     match action {
         policy::Action::Off => "Off",
         policy::Action::Shadow => "Shadow",
@@ -147,7 +151,11 @@ fn verb(action: policy::Action) -> &'static str {
 }
 
 /// The problem, and the keys of the pods of each demand.
-fn problem(input: &Input, pods: &[Expanded], pools: Vec<PoolSlot>) -> (Problem, Vec<Vec<String>>) {
+pub(super) fn problem(
+    input: &Input,
+    pods: &[Expanded],
+    pools: Vec<PoolSlot>,
+) -> (Problem, Vec<Vec<String>>) {
     let daemons: Vec<Arc<PodShape>> = input
         .workloads
         .iter()

@@ -114,16 +114,8 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
 pub(super) fn wanted(kind: WorkloadKind, workload: &WorkloadWire) -> u32 {
     match kind {
         WorkloadKind::DaemonSet => 0,
-        WorkloadKind::CronJob => {
-            workload.spec.job_template.as_ref().map_or(0, |job| run_of(&job.spec))
-        }
-        kind => workload.desired(kind),
+        kind => workload.at_once(kind),
     }
-}
-
-fn run_of(job: &crate::model::wire::workload::WorkloadSpecWire) -> u32 {
-    let run = WorkloadWire { spec: job.clone(), ..WorkloadWire::default() };
-    run.desired(WorkloadKind::Job)
 }
 
 fn owns(input: &Input, kind: WorkloadKind, owner: &WorkloadWire) -> bool {

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::{CustomResourceExt, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::load::{InputError, Origin};
+use crate::advice::Facts;
 use crate::api::decode::decode;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::kubernetes::{self, KINDS};
@@ -15,6 +19,7 @@ use crate::api::labels::nearest;
 use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::api::validate::{self, FieldError};
+use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::digest;
 use crate::model::labels::Labels;
 use crate::model::wire::MetaWire;
@@ -24,7 +29,7 @@ use crate::model::wire::workload::WorkloadWire;
 use crate::model::workload::WorkloadKind;
 
 /// What the files say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Input {
     /// Pods.
     pub pods: Vec<PodWire>,
@@ -40,6 +45,8 @@ pub struct Input {
     pub policies: Vec<RequestPolicy>,
     /// Priorities by class.
     pub priorities: BTreeMap<String, i32>,
+    /// What stands beside workloads.
+    pub facts: Facts,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<Arc<str>, Labels>,
     /// Kinds that say nothing about nodes, with their count.
@@ -147,6 +154,9 @@ impl Sorter {
         };
         let text = format!("{kind} {}", name.unwrap_or("(no name)"));
         let subject = Subject { origin, text };
+        if self.companion(&subject, kind, value) {
+            return;
+        }
         if !self.is_read(&subject, kind, &value["apiVersion"]) {
             return;
         }
@@ -166,6 +176,28 @@ impl Sorter {
         if let Some(kept) = kept {
             self.input = kept;
         }
+    }
+
+    /// Reads an object that stands beside workloads, for advice.
+    fn companion(&mut self, subject: &Subject<'_>, kind: &str, value: &Value) -> bool {
+        match (value["apiVersion"].as_str().unwrap_or_default(), kind) {
+            ("policy/v1", "PodDisruptionBudget") => {
+                if let Some(budget) = self.lenient::<PodDisruptionBudget>(subject, value) {
+                    let budget = Budget::from(budget);
+                    let key = (Arc::clone(&budget.namespace), Arc::clone(&budget.name));
+                    Arc::make_mut(&mut self.input.facts.budgets).insert(key, budget);
+                }
+            }
+            ("autoscaling/v2", "HorizontalPodAutoscaler") => {
+                if let Some(scaler) = self.lenient::<HorizontalPodAutoscaler>(subject, value) {
+                    let scaler = Scaler::from(scaler);
+                    let key = (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
+                    Arc::make_mut(&mut self.input.facts.scalers).insert(key, scaler);
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Whether the object is of a kind that is read. What is nearly of one is an error.
@@ -233,7 +265,14 @@ impl Sorter {
         } else {
             let number = &value["value"];
             match number.as_i64().and_then(|number| i32::try_from(number).ok()) {
-                Some(value) => drop(self.input.priorities.insert(name.to_owned(), value)),
+                Some(number) => {
+                    self.input.priorities.insert(name.to_owned(), number);
+                    if let Ok(class) = serde_json::from_value::<PriorityClass>(value.clone()) {
+                        let class = Priority::from(class);
+                        let classes = Arc::make_mut(&mut self.input.facts.priorities);
+                        classes.insert(Arc::clone(&class.name), class);
+                    }
+                }
                 None if found.shape.is_empty() && found.values.is_empty() => {
                     let fix = "write a number such as 1000";
                     self.wrong(subject, "value", number, "must be a whole number", fix);

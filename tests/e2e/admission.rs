@@ -179,7 +179,7 @@ async fn owners(door: &Door) -> Result<()> {
 /// A dry run is answered as the real request is, and nobody else hears of it.
 async fn dry_runs(door: &mut Door) -> Result<()> {
     // Those that came before this.
-    while door.intents.try_recv().is_ok() {}
+    while door.intents.intents.try_recv().is_ok() {}
     let (prod, test) = (door.prod.clone(), door.test.clone());
     let mut small = app(&json!({"size": "small"}), &json!({}));
     small["metadata"]["name"] = "dry".into();

@@ -9,7 +9,6 @@ use testbed::install::Chart;
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
 use testbed::process::Process;
-use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::submit::{Answer, dry_pod, submit};
@@ -65,7 +64,7 @@ items:
 
 /// A plane with the chart's registrations and the webhook; the provisioner's place is taken by us.
 pub(crate) struct Door {
-    pub intents: Receiver<Intent>,
+    pub intents: Inbox,
     pub webhook: Process,
     pub chart: Chart,
     pub client: Client,

@@ -6,11 +6,13 @@
 )]
 
 mod admission;
+mod advice;
 mod audit;
 mod broken;
 mod crash;
 mod crds;
 mod direct;
+mod doctor;
 mod door;
 mod install;
 mod manifests;

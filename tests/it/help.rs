@@ -5,8 +5,18 @@ use std::path::{Path, PathBuf};
 
 use super::cli::{harbinger, text};
 
-const SUBCOMMANDS: &[&str] =
-    &["simulate", "explain", "provisioner", "webhook", "run", "certs", "convert", "crds"];
+const SUBCOMMANDS: &[&str] = &[
+    "simulate",
+    "explain",
+    "scan",
+    "provisioner",
+    "webhook",
+    "run",
+    "doctor",
+    "certs",
+    "convert",
+    "crds",
+];
 /// Subcommands that run in a cluster.
 const ROLES: &[&str] = &["provisioner", "webhook", "run"];
 

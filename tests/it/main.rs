@@ -6,10 +6,12 @@
     reason = "tests fail by panicking, and may read the clock to measure"
 )]
 
+mod advice;
 mod bad_input;
 mod cli;
 mod help;
 mod mutations;
+mod scan;
 mod tidy;
 #[cfg(feature = "aws")]
 mod wire;

@@ -14,20 +14,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["model"]),
     ("schedule", &["model"]),
     ("plan", &["model", "cluster", "demand", "forecast", "schedule"]),
+    ("advice", &["model", "policy", "schedule"]),
+    ("doctor", &["model", "certs"]),
     ("cloud", &["model", "api"]),
     ("telemetry", &["model"]),
     ("server", &["model", "api"]),
-    ("intent", &["model"]),
+    ("intent", &["model", "advice"]),
     ("certs", &[]),
     ("aws", &["model", "api", "cloud", "telemetry"]),
     ("k8s", &["model", "api", "cluster", "server", "telemetry"]),
-    ("admission", &["model", "api", "policy", "intent", "telemetry"]),
+    ("admission", &["model", "api", "policy", "advice", "intent", "telemetry"]),
     (
         "control",
         &[
             "model",
             "api",
             "policy",
+            "advice",
             "cluster",
             "demand",
             "forecast",
@@ -41,7 +44,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "simulate",
-        &["model", "api", "policy", "cluster", "demand", "forecast", "schedule", "plan", "cloud"],
+        &[
+            "model", "api", "policy", "advice", "cluster", "demand", "forecast", "schedule",
+            "plan", "cloud",
+        ],
     ),
 ];
 

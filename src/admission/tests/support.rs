@@ -67,6 +67,7 @@ pub(super) fn policies() -> PolicySource {
         zero_means_missing: true,
         allow_opt_out: false,
         message: None,
+        silence: Vec::new(),
     };
     let exempt = BTreeSet::from(["kube-system".to_owned()]);
     Arc::new(ArcSwap::from_pointee(Snapshot::new("v1", vec![policy], BTreeMap::new(), exempt)))
@@ -126,6 +127,7 @@ pub(super) fn context(clock: Clock, intents: Option<intent::Sender>) -> Context 
     };
     Context {
         policies: policies(),
+        facts: FactsSource::default(),
         synced: Arc::new(AtomicBool::new(true)),
         intents,
         metrics,

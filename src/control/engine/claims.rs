@@ -93,7 +93,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
-        if !self.catalogs.contains_key(&claim.class.name) {
+        if !self.catalogs.borrow().contains_key(&claim.class.name) {
             return;
         }
         let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };

@@ -95,6 +95,18 @@ pub struct ContainerWire {
     pub ports: Vec<core::ContainerPort>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
+    /// Hooks at its start and end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleWire>,
+}
+
+/// What is read of a container's hooks.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LifecycleWire {
+    /// What runs before the container is told to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_stop: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl ContainerWire {
@@ -280,7 +292,8 @@ fn node_term(term: &core::NodeSelectorTerm) -> NodeTerm {
     NodeTerm { requirements: Requirements::from_expressions(&expressions), node_name }
 }
 
-fn selector(
+/// A label selector as the vocabulary has it.
+pub(crate) fn selector(
     selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
 ) -> Option<LabelSelector> {
     let selector = selector?;

@@ -125,6 +125,17 @@ impl WorkloadWire {
         }
     }
 
+    /// How many pods there are at the same time when it runs: of a CronJob those of one run.
+    pub fn at_once(&self, kind: WorkloadKind) -> u32 {
+        match &self.spec.job_template {
+            Some(job) if kind == WorkloadKind::CronJob => {
+                let run = Self { spec: job.spec.clone(), ..Self::default() };
+                run.desired(WorkloadKind::Job)
+            }
+            _ => self.desired(kind),
+        }
+    }
+
     /// The workload; `intern` lets equal shapes share memory.
     pub fn to_workload(
         &self,

@@ -1,0 +1,84 @@
+//! Keeping what stands beside workloads, for advice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::advice::Facts;
+use crate::cluster::Change;
+use crate::k8s::watch::Watches;
+use crate::model::companions::{Budget, Priority, Scaler};
+
+/// Changes that may wait to be folded.
+const QUEUE: usize = 256;
+
+type Key = (Arc<str>, Arc<str>);
+
+enum Message {
+    Budget(Change<Key, Budget>),
+    Scaler(Change<Key, Scaler>),
+    Priority(Change<Arc<str>, Priority>),
+}
+
+/// Watches disruption budgets, autoscalers and priority classes.
+pub fn follow(watches: &Watches) -> Arc<ArcSwap<Facts>> {
+    let (to, mut inbox) = mpsc::channel(QUEUE);
+    watches.budgets(&to, Message::Budget);
+    watches.scalers(&to, Message::Scaler);
+    watches.priorities(&to, Message::Priority);
+    let facts: Arc<ArcSwap<Facts>> = Arc::default();
+    let published = Arc::clone(&facts);
+    watches.tracker.spawn(async move {
+        let mut state = Facts::default();
+        while let Some(message) = inbox.recv().await {
+            let mut changed = fold(&mut state, message);
+            while let Ok(message) = inbox.try_recv() {
+                changed |= fold(&mut state, message);
+            }
+            if changed {
+                published.store(Arc::new(state.clone()));
+            }
+        }
+    });
+    facts
+}
+
+fn fold(facts: &mut Facts, message: Message) -> bool {
+    match message {
+        Message::Budget(change) => {
+            let key = |budget: &Budget| (Arc::clone(&budget.namespace), Arc::clone(&budget.name));
+            apply(&mut facts.budgets, change, key)
+        }
+        Message::Scaler(change) => {
+            let key = |scaler: &Scaler| (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
+            apply(&mut facts.scalers, change, key)
+        }
+        Message::Priority(change) => {
+            apply(&mut facts.priorities, change, |class: &Priority| Arc::clone(&class.name))
+        }
+    }
+}
+
+/// Applies a change. Most are changes of status, which is not kept: they copy nothing.
+fn apply<K: Clone + Ord, T: Clone + PartialEq>(
+    map: &mut Arc<BTreeMap<K, T>>,
+    change: Change<K, T>,
+    key: impl Fn(&T) -> K,
+) -> bool {
+    match change {
+        Change::Upsert(object) => {
+            let name = key(&object);
+            if map.get(&name) == Some(&object) {
+                return false;
+            }
+            Arc::make_mut(map).insert(name, object);
+        }
+        Change::Delete(name) => drop(Arc::make_mut(map).remove(&name)),
+        Change::Replace(list) => {
+            *map = Arc::new(list.into_iter().map(|object| (key(&object), object)).collect());
+        }
+    }
+    true
+}
