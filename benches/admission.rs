@@ -16,7 +16,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use harbinger::admission::{Clock, Endpoint, PolicySource, Reviewer};
-use harbinger::policy::{PodView, RequestMeta, decide};
+use harbinger::policy::{PodView, RequestMeta, User, decide};
 use payload::{now, pod, review, snapshot};
 
 fn bench(criterion: &mut Criterion) {
@@ -33,7 +33,7 @@ fn bench(criterion: &mut Criterion) {
             group.throughput(Throughput::Bytes(review.len() as u64));
             group.bench_function("decide", |bencher| {
                 let view = PodView::parse(&pod).expect("the pod is valid");
-                let meta = RequestMeta { namespace: "shop", now: now() };
+                let meta = RequestMeta { namespace: "shop", now: now(), user: User::default() };
                 bencher.iter(|| black_box(decide(black_box(&view), &meta, &snapshot)));
             });
             group.bench_function("handler", |bencher| {
