@@ -25,10 +25,11 @@ mod relax;
 pub mod solution;
 pub mod solve;
 mod topology;
+mod volumes;
 mod why;
 
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
-pub use reason::{Reason, Reasons};
+pub use reason::{Reason, Reasons, VolumeFault};
 pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};
 pub use solve::solve;
 

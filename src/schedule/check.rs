@@ -4,6 +4,7 @@
 //! problem. It runs in tests, in `simulate`, and before a plan is carried out.
 
 mod binding;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,6 +54,7 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
     judge
         .found
         .extend(binding::judge(problem, solution).into_iter().map(|(_, violation)| violation));
+    judge.found.extend(volumes::judge(problem, solution));
     judge.found
 }
 

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::reason::Reason;
 use super::relax::Want;
 use super::topology::{Rules, Topology};
+use super::volumes::{self, Limits, Needs};
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::pod::{HostPort, NodeTerm, PodShape};
@@ -28,6 +29,8 @@ pub(super) struct Piece {
     pub(super) demand: usize,
     pub(super) count: u32,
     pub(super) want: Want,
+    /// What the pods' volumes ask.
+    pub(super) needs: Arc<Needs>,
 }
 
 /// A set of equal pods.
@@ -160,10 +163,18 @@ pub(super) struct Compiled<'a> {
     pub(super) topology: Topology,
     /// Host ports that pods ask for.
     pub(super) ports: Vec<HostPort>,
+    /// Volumes that nodes can attach; their dimensions come after those of `dims` that are asked
+    /// as resources.
+    pub(super) limits: &'a Limits,
+    /// Columns on which volumes of each driver that were set aside have no room.
+    crowded: Vec<FixedBitSet>,
 }
 
 /// What decides the columns and nodes of a pod.
 type Admission<'w> = (&'w Requirements, &'w [NodeTerm], &'w [Toleration], bool);
+
+/// What decides them further where the pod has volumes.
+type WithVolumes<'w> = (usize, &'w Needs);
 
 /// What [`Admission`] leads to: sets of columns, of nodes that affinity admits, of nodes whose
 /// taints are tolerated, and of nodes of both kinds.
@@ -179,10 +190,12 @@ struct Admitted {
 }
 
 impl<'a> Compiled<'a> {
-    pub(super) fn new(problem: &'a Problem, pieces: &[Piece]) -> Self {
+    pub(super) fn new(problem: &'a Problem, limits: &'a Limits, pieces: &[Piece]) -> Self {
+        let mut dims = dimensions(problem);
+        dims.extend(limits.drivers.iter().map(|driver| Limits::resource(driver).into()));
         let mut compiled = Self {
             problem,
-            dims: dimensions(problem),
+            dims,
             shapes: Vec::new(),
             columns: Vec::new(),
             rooms: Vec::new(),
@@ -190,6 +203,8 @@ impl<'a> Compiled<'a> {
             sets: Sets::default(),
             topology: Topology::default(),
             ports: Vec::new(),
+            limits,
+            crowded: Vec::new(),
         };
         compiled.add_columns();
         compiled.add_shapes(pieces);
@@ -205,6 +220,24 @@ impl<'a> Compiled<'a> {
     /// Amounts by dimension.
     pub(super) fn vector(&self, resources: &Resources) -> Vec<i64> {
         self.dims.iter().map(|name| resources.get(name)).collect()
+    }
+
+    /// What a pod asks, by dimension.
+    fn request(&self, resources: &Resources, needs: &Needs) -> Vec<i64> {
+        let mut request = self.vector(resources);
+        let first = self.dims.len() - self.limits.drivers.len();
+        for (driver, count) in &needs.attach {
+            request[first + driver] += count;
+        }
+        request
+    }
+
+    /// What a node that exists leaves, by dimension.
+    pub(super) fn free(&self, node: usize) -> Vec<i64> {
+        let mut free = self.vector(&self.problem.nodes[node].free);
+        let first = self.dims.len() - self.limits.drivers.len();
+        free[first..].copy_from_slice(self.limits.of_node(node));
+        free
     }
 
     /// Columns of a shape.
@@ -223,6 +256,7 @@ impl<'a> Compiled<'a> {
     }
 
     fn add_columns(&mut self) {
+        let mut crowded: Vec<Vec<usize>> = vec![Vec::new(); self.limits.drivers.len()];
         for (pool, slot) in self.problem.pools.iter().enumerate() {
             if !slot.pool.ready || slot.pool.fixed {
                 continue;
@@ -246,12 +280,25 @@ impl<'a> Compiled<'a> {
                 }
                 if self.columns.len() > before {
                     let daemons = daemon_requests(self.problem, pool, instance);
-                    let room = instance.allocatable().minus(&daemons);
-                    self.rooms.push(self.vector(&room));
+                    let mut room = self.vector(&instance.allocatable().minus(&daemons));
+                    let first = self.dims.len() - self.limits.drivers.len();
+                    for (driver, left) in self.limits.of_type(instance).enumerate() {
+                        room[first + driver] = left.max(0);
+                        if left < 0 {
+                            crowded[driver].extend(before..self.columns.len());
+                        }
+                    }
+                    self.rooms.push(room);
                     self.daemon_requests.push(daemons);
                 }
             }
         }
+        let set = |columns: Vec<usize>| {
+            let mut set = FixedBitSet::with_capacity(self.columns.len());
+            columns.into_iter().for_each(|column| set.insert(column));
+            set
+        };
+        self.crowded = crowded.into_iter().map(set).collect();
     }
 
     fn add_shapes(&mut self, pieces: &[Piece]) {
@@ -260,12 +307,18 @@ impl<'a> Compiled<'a> {
         let (topology, rules) = Topology::new(self.problem, &self.columns, &wants);
         self.topology = topology;
         let mut cache: BTreeMap<Admission<'_>, Admitted> = BTreeMap::new();
+        let mut with_volumes: BTreeMap<WithVolumes<'_>, Admitted> = BTreeMap::new();
         for ((group, want), rules) in groups.iter().zip(&wants).zip(rules) {
             let pod = &want.pod;
             let key: Admission<'_> =
                 (&pod.node_selector, &pod.required_node_terms, &pod.tolerations, want.avoids);
             let id = cache.len();
-            let admitted = cache.entry(key).or_insert_with(|| self.admitted(want, id)).clone();
+            let mut admitted = cache.entry(key).or_insert_with(|| self.admitted(want, id)).clone();
+            let needs = &*pieces[group[0]].needs;
+            if !needs.is_free() {
+                let known = with_volumes.entry((admitted.id, needs));
+                admitted = known.or_insert_with(|| self.narrowed(want, needs, &admitted)).clone();
+            }
             let mut demands: Vec<(usize, u32)> = Vec::new();
             for at in group {
                 let piece = &pieces[*at];
@@ -275,7 +328,7 @@ impl<'a> Compiled<'a> {
                 }
             }
             self.shapes.push(Shape {
-                request: self.vector(&pod.requests),
+                request: self.request(&pod.requests, needs),
                 pod: Arc::clone(pod),
                 avoids: want.avoids,
                 demands,
@@ -302,7 +355,7 @@ impl<'a> Compiled<'a> {
     fn admitted(&mut self, want: &Want, id: usize) -> Admitted {
         let pod = &want.pod;
         let alternatives: Arc<[Requirements]> = pod.node_alternatives().into();
-        let columns = feasible::columns(self, pod, want.avoids, &alternatives);
+        let columns = feasible::columns(self, pod, want.avoids, &alternatives, None);
         let columns = self.sets.add(columns);
         let nodes = &self.problem.nodes;
         let mut affine = FixedBitSet::with_capacity(nodes.len());
@@ -314,18 +367,46 @@ impl<'a> Compiled<'a> {
         }
         let mut both = affine.clone();
         both.intersect_with(&tolerated);
-        let custom = alternatives
-            .iter()
-            .flat_map(Requirements::iter)
-            .any(|(key, _)| !labels::is_well_known(key) || &**key == labels::NODEPOOL);
         Admitted {
             id,
             columns,
             affine: self.sets.add(affine),
             tolerated: self.sets.add(tolerated),
             nodes: self.sets.add(both),
+            custom: custom(&alternatives),
             alternatives,
-            custom,
+        }
+    }
+
+    /// What is left of `admitted` where the pod's volumes can be. What spreads count stays as it is.
+    fn narrowed(&mut self, want: &Want, needs: &Needs, admitted: &Admitted) -> Admitted {
+        let own = want.pod.node_alternatives();
+        let reach = needs.reach.as_deref();
+        let mut columns = feasible::columns(self, &want.pod, want.avoids, &own, reach);
+        if needs.node.is_some() {
+            columns.clear();
+        }
+        for driver in &needs.shares {
+            columns.difference_with(&self.crowded[*driver]);
+        }
+        let alternatives: Arc<[Requirements]> = match reach {
+            Some(reach) => volumes::both(&own, reach).into(),
+            None => Arc::clone(&admitted.alternatives),
+        };
+        let nodes = &self.problem.nodes;
+        let limits = self.limits;
+        let nodes = self.sets.narrow(admitted.nodes, |at| {
+            let node = &nodes[at];
+            reach.is_none_or(|reach| reach.iter().any(|all| all.met_by(&node.labels)))
+                && needs.node.as_ref().is_none_or(|name| *name == node.name)
+                && needs.shares.iter().all(|driver| limits.of_node(at)[*driver] >= 0)
+        });
+        Admitted {
+            columns: self.sets.add(columns),
+            nodes,
+            custom: custom(&alternatives),
+            alternatives,
+            ..admitted.clone()
         }
     }
 
@@ -351,6 +432,12 @@ impl<'a> Compiled<'a> {
             shape.origin = at;
         }
     }
+}
+
+/// Whether requirements name labels that only a pool's choice decides.
+fn custom(alternatives: &[Requirements]) -> bool {
+    let mut keys = alternatives.iter().flat_map(Requirements::iter).map(|(key, _)| key);
+    keys.any(|key| !labels::is_well_known(key) || &**key == labels::NODEPOOL)
 }
 
 fn dimensions(problem: &Problem) -> Vec<Arc<str>> {
@@ -390,6 +477,7 @@ fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
             .then_with(|| p.host_ports.cmp(&q.host_ports))
             .then_with(|| x.likes.cmp(&y.likes))
             .then_with(|| x.avoids.cmp(&y.avoids))
+            .then_with(|| pieces[a].needs.cmp(&pieces[b].needs))
     };
     let mut all: Vec<usize> = (0..pieces.len()).collect();
     all.sort_by(|a, b| order(*a, *b).then(pieces[*a].demand.cmp(&pieces[*b].demand)));

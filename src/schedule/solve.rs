@@ -15,15 +15,17 @@ use super::pack::Packer;
 use super::problem::Problem;
 use super::reason::{Reason, Reasons};
 use super::solution::{Placement, Solution, Unplaced};
+use super::volumes::{Limits, Storage};
 use super::{bound, bundle, check, domains, existing, improve, why};
 
 /// Places the demand of `problem`. The result depends on nothing but the problem, and not on the
 /// order of its demands.
 pub fn solve(problem: &Problem) -> Solution {
-    let mut lessons = Lessons::new(problem);
+    let storage = Storage::new(problem);
+    let mut lessons = Lessons::new(problem, &storage);
     loop {
         let pieces = lessons.pieces();
-        if let Some(mut solution) = attempt(problem, &pieces, &mut lessons) {
+        if let Some(mut solution) = attempt(problem, &storage.limits, &pieces, &mut lessons) {
             lessons.report(&mut solution);
             return solution;
         }
@@ -31,8 +33,13 @@ pub fn solve(problem: &Problem) -> Solution {
 }
 
 /// One attempt; `None` when it taught something.
-fn attempt(problem: &Problem, pieces: &[Piece], lessons: &mut Lessons<'_>) -> Option<Solution> {
-    let mut compiled = Compiled::new(problem, pieces);
+fn attempt(
+    problem: &Problem,
+    limits: &Limits,
+    pieces: &[Piece],
+    lessons: &mut Lessons<'_>,
+) -> Option<Solution> {
+    let mut compiled = Compiled::new(problem, limits, pieces);
     domains::assign(&mut compiled, lessons.caps());
     bundle::own_kind(&mut compiled);
     let placements = existing::fill(&mut compiled);
@@ -63,7 +70,7 @@ fn attempt(problem: &Problem, pieces: &[Piece], lessons: &mut Lessons<'_>) -> Op
         .new_nodes
         .sort_by(|a, b| (a.pool, &a.pods, a.choice).cmp(&(b.pool, &b.pods, b.choice)));
     solution.cost = solution.new_nodes.iter().map(|node| node.price).sum();
-    let limits = limits(&model, &packer.limits);
+    let limits = limits_left(&model, &packer.limits);
     for (index, shape) in compiled.shapes.iter().enumerate() {
         let mut left = buyer.left[index].iter().filter(|(_, count)| *count > 0).peekable();
         if left.peek().is_none() {
@@ -146,7 +153,7 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
 }
 
 /// What limits leave, by pool and name.
-fn limits(model: &Model<'_, '_>, left: &[i64]) -> Vec<BTreeMap<Arc<str>, i64>> {
+fn limits_left(model: &Model<'_, '_>, left: &[i64]) -> Vec<BTreeMap<Arc<str>, i64>> {
     let mut by_pool = vec![BTreeMap::new(); model.compiled.problem.pools.len()];
     for ((pool, name), left) in model.limits.iter().zip(left) {
         by_pool[*pool].insert(Arc::clone(name), *left);

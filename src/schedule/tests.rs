@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod rules;
+mod volumes;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -37,6 +38,7 @@ fn instance(name: &str, arch: &str, cpu: i64, gib: i64, price: i64) -> Arc<Insta
         requirements,
         capacity,
         overhead: Resources::new(100, 256 << 20),
+        attach_limits: Vec::new(),
         offerings: vec![
             offer("a", CapacityType::OnDemand, price),
             offer("b", CapacityType::OnDemand, price),

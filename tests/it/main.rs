@@ -11,5 +11,6 @@ mod cli;
 mod help;
 mod mutations;
 mod tidy;
+mod volumes;
 #[cfg(feature = "aws")]
 mod wire;
