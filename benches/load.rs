@@ -77,6 +77,7 @@ async fn serve() -> Result<()> {
         facts: FactsSource::default(),
         synced: Arc::new(AtomicBool::new(true)),
         intents: None,
+        tally: Arc::default(),
         metrics: Arc::new(Metrics::default()),
         render: Arc::new(String::new),
         clock: Arc::new(jiff::Timestamp::now),

@@ -71,6 +71,7 @@ fn fake(size: i64) -> Arc<InstanceType> {
         requirements,
         capacity,
         overhead: Resources::new(100, 10 << 20),
+        attach_limits: Vec::new(),
         offerings: vec![
             offer("test-zone-1", spot),
             offer("test-zone-2", spot),

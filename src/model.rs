@@ -16,5 +16,6 @@ pub mod quantity;
 pub mod requirement;
 pub mod resources;
 pub mod taints;
+pub mod volume;
 pub mod wire;
 pub mod workload;

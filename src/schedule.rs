@@ -29,11 +29,12 @@ mod repair;
 pub mod solution;
 pub mod solve;
 mod topology;
+mod volumes;
 mod why;
 
 pub use largest::largest_rooms;
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
-pub use reason::{Reason, Reasons};
+pub use reason::{Reason, Reasons, VolumeFault};
 pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};
 pub use solve::solve;
 

@@ -6,7 +6,7 @@ use harbinger::policy::{Action, ContainerKind, Policy, Resource, Rule, Snapshot}
 use jiff::Timestamp;
 
 /// A pod of about `bytes`: three containers with the fields of real ones, the rest environment.
-pub fn pod(bytes: usize, complete: bool) -> String {
+pub(crate) fn pod(bytes: usize, complete: bool) -> String {
     let requests = if complete { r#""cpu":"250m","memory":"256Mi""# } else { r#""cpu":"250m""# };
     let container = |index: usize, env: &str| {
         format!(
@@ -29,14 +29,14 @@ pub fn pod(bytes: usize, complete: bool) -> String {
 }
 
 /// The review of the creation of a pod.
-pub fn review(pod: &str) -> String {
+pub(crate) fn review(pod: &str) -> String {
     format!(
         r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"705ab4f5-6393-11e8-b7cc-42010a800002","kind":{{"group":"","version":"v1","kind":"Pod"}},"resource":{{"group":"","version":"v1","resource":"pods"}},"namespace":"shop","operation":"CREATE","userInfo":{{"username":"system:serviceaccount:kube-system:replicaset-controller"}},"object":{pod},"oldObject":null,"dryRun":false,"options":{{"kind":"CreateOptions"}}}}}}"#
     )
 }
 
 /// Ten policies, of which the last decides.
-pub fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let policy = |index: i32| Policy {
         name: format!("policy-{index}").into(),
         priority: 10 - index,
@@ -70,6 +70,6 @@ pub fn snapshot() -> Snapshot {
 }
 
 /// A moment.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_780_000_000).expect("a time of this century")
 }

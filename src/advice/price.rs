@@ -11,7 +11,7 @@ use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::PodShape;
 use crate::model::resources::{CPU, MEMORY};
 use crate::model::workload::WorkloadKind;
-use crate::schedule::{self, Demand, NewNode, Options, Problem, Solution};
+use crate::schedule::{self, Demand, NewNode, Problem, Solution};
 
 /// Pods that are planned; a larger workload costs as many times more. Beyond this the mix of nodes
 /// hardly changes and the time would.
@@ -68,15 +68,20 @@ pub fn quote(question: &Question, market: &Market, fleet: &dyn Fn() -> Vec<Fleet
     quote
 }
 
-/// Plans so many pods of one shape on nodes of their own.
+/// Plans so many pods of one shape on nodes of their own. Volumes are left aside: the claims of
+/// workloads that are not there yet are not there either.
 pub(super) fn solve(market: &Market, shape: &Arc<PodShape>, count: u32) -> Solution {
+    let shape = if shape.claims.is_empty() {
+        Arc::clone(shape)
+    } else {
+        Arc::new(PodShape { claims: Vec::new(), ..(**shape).clone() })
+    };
     schedule::solve(&Problem {
-        demands: vec![Demand { shape: Arc::clone(shape), count, gang: None }],
-        nodes: Vec::new(),
+        demands: vec![Demand { shape, count, gang: None }],
         pools: market.pools.clone(),
         daemons: market.daemons.clone(),
         namespaces: market.namespaces.clone(),
-        options: Options::default(),
+        ..Problem::default()
     })
 }
 

@@ -314,6 +314,7 @@ fn instance(cores: i64) -> Arc<InstanceType> {
         requirements,
         capacity: Resources { pods: 110, ..Resources::new(cores * 1000, cores << 32) },
         overhead: Resources::new(200, 1 << 30),
+        attach_limits: Vec::new(),
         offerings: vec![offer(CapacityType::OnDemand, 100), offer(CapacityType::Spot, 40)],
     })
 }

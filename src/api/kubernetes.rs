@@ -7,7 +7,9 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, core::v1 as core, storage::v1 as storage,
+};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
@@ -44,16 +46,20 @@ macro_rules! kinds {
 }
 
 kinds! {
+    "CSINode" "storage.k8s.io" "storage.k8s.io/v1" storage::CSINode,
     "CronJob" "batch" "batch/v1" batch::CronJob,
     "DaemonSet" "apps" "apps/v1" apps::DaemonSet,
     "Deployment" "apps" "apps/v1" apps::Deployment,
     "Job" "batch" "batch/v1" batch::Job,
     "Namespace" "" "v1" core::Namespace,
     "Node" "" "v1" core::Node,
+    "PersistentVolume" "" "v1" core::PersistentVolume,
+    "PersistentVolumeClaim" "" "v1" core::PersistentVolumeClaim,
     "Pod" "" "v1" core::Pod,
     "PriorityClass" "scheduling.k8s.io" "scheduling.k8s.io/v1" PriorityClass,
     "ReplicaSet" "apps" "apps/v1" apps::ReplicaSet,
     "StatefulSet" "apps" "apps/v1" apps::StatefulSet,
+    "StorageClass" "storage.k8s.io" "storage.k8s.io/v1" storage::StorageClass,
 }
 
 /// Counts that may not be negative.
@@ -67,8 +73,8 @@ pub fn inspect(kind: &str, object: &Value) -> Option<Findings> {
     let template = match kind {
         "Pod" => "",
         "CronJob" => "/spec/jobTemplate/spec/template",
-        "Namespace" | "Node" | "PriorityClass" => return Some(found),
-        _ => "/spec/template",
+        "DaemonSet" | "Deployment" | "Job" | "ReplicaSet" | "StatefulSet" => "/spec/template",
+        _ => return Some(found),
     };
     let containers = object.pointer(&format!("{template}/spec/containers"));
     if containers.is_none_or(|list| list.is_null() || list.as_array().is_some_and(Vec::is_empty)) {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_sdk_ec2::types::{
-    ArchitectureType, EbsOptimizedSupport, EnaSupport, EphemeralNvmeSupport, Filter,
-    InstanceTypeInfo, LocationType, NitroEnclavesSupport, SupportedAdditionalProcessorFeature,
-    UsageClassType,
+    ArchitectureType, AttachmentLimitType, EbsOptimizedSupport, EnaSupport, EphemeralNvmeSupport,
+    Filter, InstanceTypeInfo, LocationType, NitroEnclavesSupport,
+    SupportedAdditionalProcessorFeature, UsageClassType,
 };
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -178,6 +178,11 @@ fn facts(info: &InstanceTypeInfo) -> Option<Facts> {
             .and_then(|store| store.nvme_support())
             .is_some_and(|support| *support != EphemeralNvmeSupport::Unsupported),
         ebs_mbps: ebs_bandwidth.and_then(|mbps| u32::try_from(mbps).ok()),
+        ebs_attachments: ebs
+            .and_then(aws_sdk_ec2::types::EbsInfo::maximum_ebs_attachments)
+            .and_then(|most| u32::try_from(most).ok()),
+        ebs_shares_slots: ebs.and_then(aws_sdk_ec2::types::EbsInfo::attachment_limit_type)
+            == Some(&AttachmentLimitType::Shared),
         network_mbps: built_in.map_or_else(baseline, |facts| facts.network_mbps),
         cards: network
             .network_cards()

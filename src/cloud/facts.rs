@@ -62,6 +62,12 @@ pub struct Facts {
     /// Highest EBS bandwidth, Mbit/s, of types that are EBS-optimized by default.
     #[serde(rename = "eb", skip_serializing_if = "is_default")]
     pub ebs_mbps: Option<u32>,
+    /// Most EBS volumes, the root volume among them.
+    #[serde(rename = "ea", skip_serializing_if = "is_default")]
+    pub ebs_attachments: Option<u32>,
+    /// Whether further network interfaces take the places of EBS volumes.
+    #[serde(rename = "es", skip_serializing_if = "is_default")]
+    pub ebs_shares_slots: bool,
     /// Baseline network bandwidth, Mbit/s.
     #[serde(rename = "nb", skip_serializing_if = "is_default")]
     pub network_mbps: Option<u32>,
@@ -189,7 +195,15 @@ impl Facts {
         let capacity = self.capacity(class);
         let overhead = self.overhead(class, &capacity);
         let requirements = self.requirements(class.family, region, zones, &offerings);
-        InstanceType { name: Arc::clone(&self.name), requirements, capacity, overhead, offerings }
+        let attach_limits = self.attach_limits(class);
+        InstanceType {
+            name: Arc::clone(&self.name),
+            requirements,
+            capacity,
+            overhead,
+            attach_limits,
+            offerings,
+        }
     }
 
     /// Why nodes of `class` cannot be of this type, whatever its price.

@@ -8,6 +8,7 @@ use crate::model::labels::Labels;
 use crate::model::node::Node;
 use crate::model::pod::Pod;
 use crate::model::pool::Pool;
+use crate::model::volume::Volumes;
 use crate::model::workload::{Workload, WorkloadKind};
 
 /// `(namespace, name)` of a namespaced object.
@@ -32,4 +33,6 @@ pub struct Snapshot {
     pub workloads: Arc<BTreeMap<(WorkloadKind, ObjectKey), Arc<Workload>>>,
     /// Labels of namespaces by name.
     pub namespaces: Arc<BTreeMap<Arc<str>, Labels>>,
+    /// Claims of volumes, volumes, their classes, and what nodes can attach.
+    pub volumes: Volumes,
 }

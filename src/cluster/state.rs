@@ -9,6 +9,7 @@ use crate::model::labels::Labels;
 use crate::model::node::Node;
 use crate::model::pod::{Pod, PodShape};
 use crate::model::pool::Pool;
+use crate::model::volume::{CsiNode, PersistentVolume, StorageClass, VolumeClaim};
 use crate::model::workload::{Workload, WorkloadKind};
 
 /// A change of one kind's objects. `Replace` is a full list: what it lacks is gone.
@@ -38,15 +39,27 @@ pub enum Event {
     Workloads(WorkloadKind, Change<ObjectKey, Workload>),
     /// Namespaces with their labels.
     Namespaces(Change<Arc<str>, (Arc<str>, Labels)>),
+    /// Claims of volumes.
+    VolumeClaims(Change<ObjectKey, VolumeClaim>),
+    /// Volumes.
+    Volumes(Change<Arc<str>, PersistentVolume>),
+    /// Classes of volumes.
+    StorageClasses(Change<Arc<str>, StorageClass>),
+    /// What nodes can attach.
+    CsiNodes(Change<Arc<str>, CsiNode>),
 }
 
 /// Kinds that must have delivered a list before planning starts.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 15] = [
     "pods",
     "nodes",
     "claims",
     "pools",
     "namespaces",
+    "volume claims",
+    "volumes",
+    "storage classes",
+    "CSI nodes",
     "Deployment",
     "ReplicaSet",
     "StatefulSet",
@@ -126,6 +139,23 @@ impl State {
                 });
                 (listed, fold_kind(&mut snapshot.workloads, kind, change))
             }
+            Event::VolumeClaims(change) => {
+                let key = |c: &VolumeClaim| (Arc::clone(&c.namespace), Arc::clone(&c.name));
+                let listed = listed(&change, "volume claims");
+                (listed, fold(&mut snapshot.volumes.claims, change, key))
+            }
+            Event::Volumes(change) => (
+                listed(&change, "volumes"),
+                fold(&mut snapshot.volumes.volumes, change, |v| Arc::clone(&v.name)),
+            ),
+            Event::StorageClasses(change) => (
+                listed(&change, "storage classes"),
+                fold(&mut snapshot.volumes.classes, change, |c| Arc::clone(&c.name)),
+            ),
+            Event::CsiNodes(change) => (
+                listed(&change, "CSI nodes"),
+                fold(&mut snapshot.volumes.nodes, change, |n| Arc::clone(&n.name)),
+            ),
             Event::Namespaces(change) => {
                 let listed = listed(&change, "namespaces");
                 let all = Arc::make_mut(&mut snapshot.namespaces);
@@ -275,6 +305,10 @@ mod tests {
         state.apply(Event::Claims(Change::Replace(Vec::new())));
         state.apply(Event::Pools(Change::Replace(Vec::new())));
         state.apply(Event::Namespaces(Change::Replace(Vec::new())));
+        state.apply(Event::VolumeClaims(Change::Replace(Vec::new())));
+        state.apply(Event::Volumes(Change::Replace(Vec::new())));
+        state.apply(Event::StorageClasses(Change::Replace(Vec::new())));
+        state.apply(Event::CsiNodes(Change::Replace(Vec::new())));
         for name in ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"] {
             let kind = WorkloadKind::parse(name).unwrap();
             state.apply(Event::Workloads(kind, Change::Replace(Vec::new())));

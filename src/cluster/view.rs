@@ -44,6 +44,14 @@ impl Snapshot {
             .collect()
     }
 
+    /// Whether no claim of a pod has a volume yet, so that its pods are as good as one another.
+    pub fn binds_anywhere(&self, pod: &PodShape) -> bool {
+        pod.claims.iter().all(|mounted| {
+            let claim = self.volumes.claim(&pod.namespace, mounted);
+            claim.is_none_or(|claim| claim.volume.is_none() && claim.selected_node.is_none())
+        })
+    }
+
     /// Shapes of the DaemonSets.
     pub fn daemons(&self) -> Vec<Arc<PodShape>> {
         self.workloads

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::wire::{
-    CronJobObject, DaemonSetObject, DeploymentObject, JobObject, NodeObject, PodObject,
-    ReplicaSetObject, StatefulSetObject,
+    ClaimObject, ClassObject, CronJobObject, CsiNodeObject, DaemonSetObject, DeploymentObject,
+    JobObject, NodeObject, PodObject, ReplicaSetObject, StatefulSetObject, VolumeObject,
 };
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
@@ -34,6 +34,7 @@ use crate::model::labels::Labels;
 use crate::model::pod::PodShape;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
+use crate::model::wire::volume::{ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire};
 use crate::model::wire::workload::WorkloadWire;
 use crate::model::workload::WorkloadKind;
 
@@ -99,6 +100,39 @@ impl Watches {
             move |change| wrap(Event::Pools(change)),
         );
         self.namespaces(to, move |change| wrap(Event::Namespaces(change)));
+        self.volumes(to, wrap);
+    }
+
+    /// Watches what decides where pods with volumes may be.
+    fn volumes<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
+        self.start::<ClaimObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |claim| (claim.namespace().unwrap_or_default().into(), claim.name_any().into()),
+            |claim| Some(ClaimWire::from(claim).to_claim()),
+            move |change| wrap(Event::VolumeClaims(change)),
+        );
+        self.start::<VolumeObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |volume| volume.name_any().into(),
+            |volume| Some(VolumeObjectWire::from(volume).to_volume()),
+            move |change| wrap(Event::Volumes(change)),
+        );
+        self.start::<ClassObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |class| class.name_any().into(),
+            |class| Some(ClassWire::from(class).to_class()),
+            move |change| wrap(Event::StorageClasses(change)),
+        );
+        self.start::<CsiNodeObject, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |node| node.name_any().into(),
+            |node| Some(CsiNodeWire::from(node).to_csi_node()),
+            move |change| wrap(Event::CsiNodes(change)),
+        );
     }
 
     /// Watches the workloads that make pods. `effective` gives each template the requests that its

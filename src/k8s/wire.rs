@@ -3,12 +3,17 @@
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::model::wire::node::{NodeSpecWire, NodeStatusWire, NodeWire};
 use crate::model::wire::pod::{PodSpecWire, PodStatusWire, PodWire};
+use crate::model::wire::volume::{
+    ClaimSpecWire, ClaimStatusWire, ClaimWire, ClassWire, CsiNodeSpecWire, CsiNodeWire,
+    VolumeObjectWire, VolumeSpecWire,
+};
 use crate::model::wire::workload::{WorkloadSpecWire, WorkloadStatusWire, WorkloadWire};
 use crate::model::wire::{MetaWire, OwnerWire};
 
@@ -32,6 +37,80 @@ pub struct NodeObject {
     spec: NodeSpecWire,
     #[serde(default)]
     status: NodeStatusWire,
+}
+
+/// A claim of a volume.
+#[derive(Clone, Debug, Deserialize, Resource, Serialize)]
+#[resource(inherit = core::PersistentVolumeClaim)]
+pub struct ClaimObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ClaimSpecWire,
+    #[serde(default)]
+    status: ClaimStatusWire,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Deserialize, Resource, Serialize)]
+#[resource(inherit = core::PersistentVolume)]
+pub struct VolumeObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: VolumeSpecWire,
+    #[serde(default)]
+    status: ClaimStatusWire,
+}
+
+/// A storage class.
+#[derive(Clone, Debug, Deserialize, Resource, Serialize)]
+#[resource(inherit = storage::StorageClass)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    provisioner: String,
+    #[serde(default)]
+    volume_binding_mode: Option<String>,
+    #[serde(default)]
+    allowed_topologies: Option<Vec<core::TopologySelectorTerm>>,
+}
+
+/// What CSI drivers say of a node.
+#[derive(Clone, Debug, Deserialize, Resource, Serialize)]
+#[resource(inherit = storage::CSINode)]
+pub struct CsiNodeObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: CsiNodeSpecWire,
+}
+
+impl From<ClaimObject> for ClaimWire {
+    fn from(object: ClaimObject) -> Self {
+        Self { metadata: meta(object.metadata), spec: object.spec, status: object.status }
+    }
+}
+
+impl From<VolumeObject> for VolumeObjectWire {
+    fn from(object: VolumeObject) -> Self {
+        Self { metadata: meta(object.metadata), spec: object.spec, status: object.status }
+    }
+}
+
+impl From<ClassObject> for ClassWire {
+    fn from(object: ClassObject) -> Self {
+        Self {
+            metadata: meta(object.metadata),
+            provisioner: object.provisioner,
+            volume_binding_mode: object.volume_binding_mode,
+            allowed_topologies: object.allowed_topologies.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<CsiNodeObject> for CsiNodeWire {
+    fn from(object: CsiNodeObject) -> Self {
+        Self { metadata: meta(object.metadata), spec: object.spec }
+    }
 }
 
 impl From<PodObject> for PodWire {

@@ -68,6 +68,8 @@ pub struct InstanceType {
     pub capacity: Resources,
     /// What the system, the kubelet and the eviction threshold keep from pods.
     pub overhead: Resources,
+    /// Volumes that its nodes can attach, by CSI driver; drivers without a limit are left out.
+    pub attach_limits: Vec<(Arc<str>, i64)>,
     /// Ways to buy it.
     pub offerings: Vec<Offering>,
 }
@@ -86,6 +88,11 @@ impl InstanceType {
         allocatable.memory -= hugepages;
         allocatable.clamp_to_zero();
         allocatable
+    }
+
+    /// Volumes of a CSI driver that a new node can attach; `None` is without limit.
+    pub fn attach_limit(&self, driver: &str) -> Option<i64> {
+        self.attach_limits.iter().find(|(name, _)| &**name == driver).map(|(_, limit)| *limit)
     }
 
     /// The cheapest available price.

@@ -8,6 +8,7 @@ use super::labels::{LabelSelector, Labels};
 use super::requirement::{Requirement, Requirements};
 use super::resources::Resources;
 use super::taints::Toleration;
+use super::volume::MountedClaim;
 
 /// All that scheduling can see of a pod, apart from its name.
 ///
@@ -40,8 +41,8 @@ pub struct PodShape {
     pub spread: Vec<SpreadConstraint>,
     /// Host ports.
     pub host_ports: Vec<HostPort>,
-    /// Names of the persistent volume claims that the pod mounts, in its namespace.
-    pub volume_claims: Vec<Arc<str>>,
+    /// Persistent volume claims that the pod mounts, in its namespace.
+    pub claims: Vec<MountedClaim>,
     /// Priority; higher is planned first. 0 when no class is given.
     pub priority: i32,
     /// Whether the pod may preempt others (`preemptionPolicy` is not `Never`).

@@ -6,6 +6,7 @@
 pub mod node;
 pub mod pod;
 pub mod requests;
+pub mod volume;
 pub mod workload;
 
 use std::collections::BTreeMap;

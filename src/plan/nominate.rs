@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::cluster::Snapshot;
 use crate::demand::Assignment;
-use crate::model::pod::Pod;
+use crate::model::pod::{Pod, PodShape};
 
 /// The pods for a node with these assignments: the planned count of each owner, higher priority
 /// first, never a pod that is nominated already. `taken` says which pods were nominated to other
@@ -20,8 +20,11 @@ pub fn nominations(
     taken: &dyn Fn(&str) -> bool,
 ) -> Vec<Arc<Pod>> {
     let mut wanted: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut exact: BTreeMap<(Arc<str>, Arc<PodShape>), u32> = BTreeMap::new();
     for assignment in assignments {
         *wanted.entry(&assignment.owner).or_insert(0) += assignment.count;
+        let key = (Arc::clone(&assignment.owner), Arc::clone(&assignment.shape));
+        *exact.entry(key).or_insert(0) += assignment.count;
     }
     let mut candidates: Vec<(Arc<str>, &Arc<Pod>)> = snapshot
         .pods
@@ -34,6 +37,19 @@ pub fn nominations(
         (b.shape.priority, a.created_at, &a.name).cmp(&(a.shape.priority, b.created_at, &b.name))
     });
     let mut chosen = Vec::new();
+    // The very pods that were planned come before others of their owner, whose volumes may be
+    // elsewhere.
+    candidates.retain(|(owner, pod)| {
+        let planned = exact.get_mut(&(Arc::clone(owner), Arc::clone(&pod.shape)));
+        let planned = planned.filter(|left| **left > 0);
+        if let (Some(left), Some(all)) = (planned, wanted.get_mut(&**owner)) {
+            *left -= 1;
+            *all -= 1;
+            chosen.push(Arc::clone(pod));
+            return false;
+        }
+        snapshot.binds_anywhere(&pod.shape)
+    });
     for (owner, pod) in candidates {
         if let Some(left) = wanted.get_mut(&*owner).filter(|left| **left > 0) {
             *left -= 1;
@@ -49,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{Change, Event, State};
-    use crate::model::pod::{OwnerRef, PodShape};
+    use crate::model::pod::OwnerRef;
 
     #[test]
     fn nodes_that_open_together_get_different_pods() {

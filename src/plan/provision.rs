@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
-use crate::demand::{Assignment, Assignments, Ledger};
+use crate::demand::{Assignment, Assignments, Ledger, Reservation};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
 use crate::model::instance::{CapacityType, InstanceType};
@@ -113,6 +113,9 @@ struct Wanted {
     count: u32,
 }
 
+/// Pods of each owner that assignments cover, by what they ask.
+type Covered = BTreeMap<Arc<str>, BTreeMap<Arc<PodShape>, u32>>;
+
 /// How to plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -147,6 +150,7 @@ pub fn provision(
         pools,
         daemons: snapshot.daemons(),
         namespaces: (*snapshot.namespaces).clone(),
+        volumes: snapshot.volumes.clone(),
         options: Options { improve: settings.improve, seed, ..Options::default() },
     };
     let solution = schedule::solve(&problem);
@@ -217,11 +221,11 @@ fn nodes(
     assignments: &Assignments,
     pools: &[PoolSlot],
     _now: i64,
-) -> (Vec<NodeSlot>, BTreeMap<Arc<str>, u32>) {
+) -> (Vec<NodeSlot>, Covered) {
     let by_node = snapshot.pods_by_node();
     let daemons = snapshot.daemons();
     let by_provider_id = snapshot.claims_by_provider_id();
-    let mut covered: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    let mut covered = Covered::new();
     let mut slots = Vec::new();
     let none = Vec::new();
     let position = |name: &str| pools.iter().position(|slot| &*slot.pool.name == name);
@@ -280,7 +284,7 @@ fn nodes(
         if claim.stage == ClaimStage::Pending {
             // What will be launched is not known yet: it holds what it was planned for, no more.
             for pods in assigned {
-                *covered.entry(Arc::clone(&pods.owner)).or_insert(0) += pods.count;
+                cover(&mut covered, pods, pods.count);
             }
         } else if snapshot.node_of(claim).is_none() {
             let expected = expected_node(claim);
@@ -306,7 +310,7 @@ fn slot(
     daemons: &[Arc<PodShape>],
     assigned: &[Assignment],
     snapshot: &Snapshot,
-    covered: &mut BTreeMap<Arc<str>, u32>,
+    covered: &mut Covered,
     pool: Option<usize>,
     initialized: bool,
 ) -> NodeSlot {
@@ -336,7 +340,7 @@ fn slot(
             held += 1;
         }
         if held > 0 {
-            *covered.entry(Arc::clone(&planned.owner)).or_insert(0) += held;
+            cover(covered, planned, held);
             *there.entry(Arc::clone(&planned.shape)).or_insert(0) += held;
         }
     }
@@ -357,12 +361,25 @@ fn slot(
     }
 }
 
+/// Counts planned pods as covered.
+fn cover(covered: &mut Covered, planned: &Assignment, count: u32) {
+    let by_shape = covered.entry(Arc::clone(&planned.owner)).or_default();
+    *by_shape.entry(Arc::clone(&planned.shape)).or_insert(0) += count;
+}
+
+/// Takes as much as there is from both.
+fn take(count: &mut u32, left: &mut u32) {
+    let taken = (*count).min(*left);
+    *count -= taken;
+    *left -= taken;
+}
+
 /// Demand that assignments do not cover: pods that wait first, then pods that are announced.
 fn wanted(
     snapshot: &Snapshot,
     ledger: &Ledger,
     intents: bool,
-    mut covered: BTreeMap<Arc<str>, u32>,
+    mut covered: Covered,
 ) -> Vec<Wanted> {
     let mut waiting: BTreeMap<(Arc<str>, Arc<PodShape>), Vec<ObjectKey>> = BTreeMap::new();
     for (key, pod) in snapshot.pods.iter() {
@@ -372,22 +389,38 @@ fn wanted(
         }
     }
     let mut wanted = Vec::new();
-    let mut cover = |owner: &Arc<str>, count: u32| {
-        let left = covered.entry(Arc::clone(owner)).or_insert(0);
-        let taken = count.min(*left);
-        *left -= taken;
-        count - taken
-    };
+    // The very pods that were planned first: volumes of others may be elsewhere.
     for ((owner, shape), pods) in waiting {
-        let all = u32::try_from(pods.len()).unwrap_or(u32::MAX);
-        let count = cover(&owner, all);
+        let mut count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+        if let Some(left) = covered.get_mut(&owner).and_then(|by| by.get_mut(&shape)) {
+            take(&mut count, left);
+        }
         if count > 0 {
             wanted.push(Wanted { owner, shape, pods, count });
         }
     }
+    let mut left: BTreeMap<Arc<str>, u32> =
+        covered.into_iter().map(|(owner, by)| (owner, by.into_values().sum())).collect();
+    let mut cover = |owner: &Arc<str>, mut count: u32| {
+        if let Some(left) = left.get_mut(owner) {
+            take(&mut count, left);
+        }
+        count
+    };
+    wanted.retain_mut(|row| {
+        if snapshot.binds_anywhere(&row.shape) {
+            row.count = cover(&row.owner, row.count);
+        }
+        row.count > 0
+    });
     if intents {
         for (owner, reservation) in ledger.iter() {
-            let count = cover(owner, reservation.missing());
+            let mut count = cover(owner, reservation.missing());
+            for shape in numbered(snapshot, reservation, count) {
+                let owner = Arc::clone(owner);
+                wanted.push(Wanted { owner, shape, pods: Vec::new(), count: 1 });
+                count -= 1;
+            }
             if count > 0 {
                 let shape = Arc::clone(&reservation.shape);
                 wanted.push(Wanted { owner: Arc::clone(owner), shape, pods: Vec::new(), count });
@@ -395,6 +428,27 @@ fn wanted(
         }
     }
     wanted
+}
+
+/// Announced pods of a `StatefulSet`, at most `most`, whose claims are left from before: their
+/// volumes are where they were.
+fn numbered(snapshot: &Snapshot, reservation: &Reservation, most: u32) -> Vec<Arc<PodShape>> {
+    let (_, namespace, name) = &reservation.owner;
+    if reservation.shape.claims.iter().all(|mounted| !mounted.open) {
+        return Vec::new();
+    }
+    let missing = (0..reservation.desired).filter(|number| {
+        let pod = (Arc::clone(namespace), format!("{name}-{number}").into());
+        !snapshot.pods.contains_key(&pod)
+    });
+    let shapes = missing.take(usize::try_from(most).unwrap_or(0)).map(|number| {
+        let mut shape = (*reservation.shape).clone();
+        for mounted in &mut shape.claims {
+            *mounted = mounted.numbered(number);
+        }
+        shape
+    });
+    shapes.filter(|shape| !snapshot.binds_anywhere(shape)).map(Arc::new).collect()
 }
 
 /// Whether a pod needs a place: it waits, or its node is being ended and it will need one as soon as

@@ -16,6 +16,8 @@ use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
 use crate::model::workload::{Workload, WorkloadKind};
 
+mod volumes;
+
 /// A cluster with one pool, and what the leader remembers.
 struct World {
     state: State,
@@ -40,6 +42,7 @@ fn instance(name: &str, cores: i64, price: i64) -> Arc<InstanceType> {
         requirements,
         capacity: Resources { pods: 110, ..Resources::new(cores * 1000, cores << 32) },
         overhead: Resources::new(100, 1 << 30),
+        attach_limits: Vec::new(),
         offerings: vec![Offering {
             zone: "a".into(),
             capacity_type: CapacityType::OnDemand,

@@ -137,10 +137,7 @@ fn most(compiled: &Compiled<'_>, bundle: &Shape, member: usize, want: u32) -> u3
     };
     let columns = both(bundle.columns, shape.columns);
     let nodes = both(bundle.nodes, shape.nodes);
-    let frees: Vec<Vec<i64>> = nodes
-        .ones()
-        .map(|node| compiled.offers.vector(&compiled.problem.nodes[node].free))
-        .collect();
+    let frees: Vec<Vec<i64>> = nodes.ones().map(|node| compiled.free(node)).collect();
     let fits = |count: u32| {
         let (request, host) = with(compiled, bundle, member, count);
         let fits =

@@ -4,6 +4,7 @@
 //! problem. It runs in tests, in `simulate`, and before a plan is carried out.
 
 mod binding;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +53,7 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
     judge.money();
     let stuck = binding::play(problem, solution).err().unwrap_or_default();
     judge.found.extend(stuck.into_iter().map(|(_, violation)| violation));
+    judge.found.extend(volumes::judge(problem, solution));
     judge.found
 }
 

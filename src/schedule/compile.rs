@@ -15,6 +15,7 @@ use super::problem::{PoolSlot, Problem};
 use super::reason::Reason;
 use super::relax::Want;
 use super::topology::{Rules, Topology};
+use super::volumes::{self, Limits, Needs};
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::pod::{HostPort, NodeTerm, PodShape};
@@ -28,6 +29,8 @@ pub(super) struct Piece {
     pub(super) demand: usize,
     pub(super) count: u32,
     pub(super) want: Want,
+    /// What the pods' volumes ask.
+    pub(super) needs: Arc<Needs>,
 }
 
 /// A set of equal pods.
@@ -144,17 +147,21 @@ impl Sets {
     }
 }
 
-/// What can be bought, in ordinals. It depends on pools and DaemonSets alone, so all solves about one
-/// cluster can share it.
+/// What can be bought, in ordinals. It depends on pools, DaemonSets and attach limits alone, so all
+/// solves about one cluster can share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Offers {
-    /// Resources that anything asks.
+    /// Resources that anything asks, then volumes by driver.
     pub(super) dims: Vec<Arc<str>>,
     pub(super) columns: Vec<Column>,
     /// What a new node of a pool and type leaves for pods, by dimension.
     pub(super) rooms: Vec<Vec<i64>>,
     /// DaemonSet requests on it.
     pub(super) daemon_requests: Vec<Resources>,
+    /// Volumes that nodes can attach.
+    pub(super) limits: Limits,
+    /// Columns on which volumes of each driver that were set aside have no room.
+    crowded: Vec<FixedBitSet>,
 }
 
 impl Offers {
@@ -162,22 +169,40 @@ impl Offers {
     pub(super) fn new<'p>(
         problem: &Problem,
         pods: impl IntoIterator<Item = &'p Arc<PodShape>>,
+        limits: &Limits,
     ) -> Self {
         let mut names: BTreeSet<&str> = BTreeSet::from([PODS]);
         for pod in pods {
             names.extend(pod.requests.iter().map(|(name, _)| name));
         }
-        let mut offers =
-            Self { dims: names.into_iter().map(Arc::from).collect(), ..Self::default() };
+        let drivers = limits.drivers.iter().map(|driver| Limits::resource(driver).into());
+        let mut offers = Self {
+            dims: names.into_iter().map(Arc::from).chain(drivers).collect(),
+            limits: limits.clone(),
+            ..Self::default()
+        };
+        let mut crowded: Vec<Vec<usize>> = vec![Vec::new(); limits.drivers.len()];
         for (pool, slot) in problem.pools.iter().enumerate() {
             if slot.pool.ready && !slot.pool.fixed {
-                offers.add_pool(problem, pool, slot);
+                offers.add_pool(problem, pool, slot, &mut crowded);
             }
         }
+        let set = |columns: Vec<usize>| {
+            let mut set = FixedBitSet::with_capacity(offers.columns.len());
+            columns.into_iter().for_each(|column| set.insert(column));
+            set
+        };
+        offers.crowded = crowded.into_iter().map(set).collect();
         offers
     }
 
-    fn add_pool(&mut self, problem: &Problem, pool: usize, slot: &PoolSlot) {
+    fn add_pool(
+        &mut self,
+        problem: &Problem,
+        pool: usize,
+        slot: &PoolSlot,
+        crowded: &mut [Vec<usize>],
+    ) {
         let zones = slot.pool.requirements.get(labels::ZONE);
         let kinds = slot.pool.requirements.get(labels::CAPACITY_TYPE);
         for (type_index, instance) in slot.types.iter().enumerate() {
@@ -197,11 +222,23 @@ impl Offers {
             }
             if self.columns.len() > before {
                 let daemons = daemon_requests(problem, pool, instance);
-                let room = instance.allocatable().minus(&daemons);
-                self.rooms.push(self.vector(&room));
+                let mut room = self.vector(&instance.allocatable().minus(&daemons));
+                let first = self.first_driver();
+                for (driver, left) in self.limits.of_type(instance).enumerate() {
+                    room[first + driver] = left.max(0);
+                    if left < 0 {
+                        crowded[driver].extend(before..self.columns.len());
+                    }
+                }
+                self.rooms.push(room);
                 self.daemon_requests.push(daemons);
             }
         }
+    }
+
+    /// Position of the first driver among the dimensions.
+    pub(super) fn first_driver(&self) -> usize {
+        self.dims.len() - self.limits.drivers.len()
     }
 
     /// The greatest room of any type, by dimension; at least 1.
@@ -241,6 +278,9 @@ pub(super) struct Compiled<'a> {
 /// What decides the columns and nodes of a pod.
 type Admission<'w> = (&'w Requirements, &'w [NodeTerm], &'w [Toleration], bool);
 
+/// What decides them further where the pod has volumes.
+type WithVolumes<'w> = (usize, &'w Needs);
+
 /// What [`Admission`] leads to: sets of columns, of nodes that affinity admits, of nodes whose
 /// taints are tolerated, and of nodes of both kinds.
 #[derive(Clone)]
@@ -274,6 +314,24 @@ impl<'a> Compiled<'a> {
         &self.problem.pools[column.pool].types[column.type_index]
     }
 
+    /// What a pod asks, by dimension.
+    fn request(&self, resources: &Resources, needs: &Needs) -> Vec<i64> {
+        let mut request = self.offers.vector(resources);
+        let first = self.offers.first_driver();
+        for (driver, count) in &needs.attach {
+            request[first + driver] += count;
+        }
+        request
+    }
+
+    /// What a node that exists leaves, by dimension.
+    pub(super) fn free(&self, node: usize) -> Vec<i64> {
+        let mut free = self.offers.vector(&self.problem.nodes[node].free);
+        let first = self.offers.first_driver();
+        free[first..].copy_from_slice(self.offers.limits.of_node(node));
+        free
+    }
+
     /// Columns of a shape.
     pub(super) fn columns_of(&self, shape: &Shape) -> &FixedBitSet {
         self.sets.get(shape.columns)
@@ -295,12 +353,18 @@ impl<'a> Compiled<'a> {
         let (topology, rules) = Topology::new(self.problem, &self.offers.columns, &wants);
         self.topology = topology;
         let mut cache: BTreeMap<Admission<'_>, Admitted> = BTreeMap::new();
+        let mut with_volumes: BTreeMap<WithVolumes<'_>, Admitted> = BTreeMap::new();
         for ((group, want), rules) in groups.iter().zip(&wants).zip(rules) {
             let pod = &want.pod;
             let key: Admission<'_> =
                 (&pod.node_selector, &pod.required_node_terms, &pod.tolerations, want.avoids);
             let id = cache.len();
-            let admitted = cache.entry(key).or_insert_with(|| self.admitted(want, id)).clone();
+            let mut admitted = cache.entry(key).or_insert_with(|| self.admitted(want, id)).clone();
+            let needs = &*pieces[group[0]].needs;
+            if !needs.is_free() {
+                let known = with_volumes.entry((admitted.id, needs));
+                admitted = known.or_insert_with(|| self.narrowed(want, needs, &admitted)).clone();
+            }
             let mut demands: Vec<(usize, u32)> = Vec::new();
             for at in group {
                 let piece = &pieces[*at];
@@ -310,7 +374,7 @@ impl<'a> Compiled<'a> {
                 }
             }
             self.shapes.push(Shape {
-                request: self.offers.vector(&pod.requests),
+                request: self.request(&pod.requests, needs),
                 pod: Arc::clone(pod),
                 avoids: want.avoids,
                 demands,
@@ -337,7 +401,7 @@ impl<'a> Compiled<'a> {
     fn admitted(&mut self, want: &Want, id: usize) -> Admitted {
         let pod = &want.pod;
         let alternatives: Arc<[Requirements]> = pod.node_alternatives().into();
-        let columns = feasible::columns(self, pod, want.avoids, &alternatives);
+        let columns = feasible::columns(self, pod, want.avoids, &alternatives, None);
         let columns = self.sets.add(columns);
         let nodes = &self.problem.nodes;
         let mut affine = FixedBitSet::with_capacity(nodes.len());
@@ -349,18 +413,46 @@ impl<'a> Compiled<'a> {
         }
         let mut both = affine.clone();
         both.intersect_with(&tolerated);
-        let custom = alternatives
-            .iter()
-            .flat_map(Requirements::iter)
-            .any(|(key, _)| !labels::is_well_known(key) || &**key == labels::NODEPOOL);
         Admitted {
             id,
             columns,
             affine: self.sets.add(affine),
             tolerated: self.sets.add(tolerated),
             nodes: self.sets.add(both),
+            custom: custom(&alternatives),
             alternatives,
-            custom,
+        }
+    }
+
+    /// What is left of `admitted` where the pod's volumes can be. What spreads count stays as it is.
+    fn narrowed(&mut self, want: &Want, needs: &Needs, admitted: &Admitted) -> Admitted {
+        let own = want.pod.node_alternatives();
+        let reach = needs.reach.as_deref();
+        let mut columns = feasible::columns(self, &want.pod, want.avoids, &own, reach);
+        if needs.node.is_some() {
+            columns.clear();
+        }
+        for driver in &needs.shares {
+            columns.difference_with(&self.offers.crowded[*driver]);
+        }
+        let alternatives: Arc<[Requirements]> = match reach {
+            Some(reach) => volumes::both(&own, reach).into(),
+            None => Arc::clone(&admitted.alternatives),
+        };
+        let nodes = &self.problem.nodes;
+        let limits = &self.offers.limits;
+        let nodes = self.sets.narrow(admitted.nodes, |at| {
+            let node = &nodes[at];
+            reach.is_none_or(|reach| reach.iter().any(|all| all.met_by(&node.labels)))
+                && needs.node.as_ref().is_none_or(|name| *name == node.name)
+                && needs.shares.iter().all(|driver| limits.of_node(at)[*driver] >= 0)
+        });
+        Admitted {
+            columns: self.sets.add(columns),
+            nodes,
+            custom: custom(&alternatives),
+            alternatives,
+            ..admitted.clone()
         }
     }
 
@@ -383,6 +475,12 @@ impl<'a> Compiled<'a> {
 pub(super) fn share(asked: &[i64], most: &[i64]) -> i128 {
     let shares = asked.iter().zip(most);
     shares.map(|(a, m)| i128::from(*a) * 1_000_000 / i128::from(*m)).max().unwrap_or(0)
+}
+
+/// Whether requirements name labels that only a pool's choice decides.
+fn custom(alternatives: &[Requirements]) -> bool {
+    let mut keys = alternatives.iter().flat_map(Requirements::iter).map(|(key, _)| key);
+    keys.any(|key| !labels::is_well_known(key) || &**key == labels::NODEPOOL)
 }
 
 /// Positions of pieces that are equal to all rules, in an order that does not depend on the input.
@@ -414,6 +512,7 @@ fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
             .then_with(|| p.host_ports.cmp(&q.host_ports))
             .then_with(|| x.likes.cmp(&y.likes))
             .then_with(|| x.avoids.cmp(&y.avoids))
+            .then_with(|| pieces[a].needs.cmp(&pieces[b].needs))
     };
     let mut all: Vec<usize> = (0..pieces.len()).collect();
     all.sort_by(|a, b| order(*a, *b).then(pieces[*a].demand.cmp(&pieces[*b].demand)));

@@ -234,7 +234,7 @@ impl Planner<'_, '_> {
         let by_node = self.node_reach.entry((shape.nodes, key)).or_insert_with(|| {
             let mut reach = vec![None; absent + 1];
             for node in compiled.sets.get(shape.nodes).ones() {
-                let room = compiled.offers.vector(&compiled.problem.nodes[node].free);
+                let room = compiled.free(node);
                 grow(&mut reach, of.of_node[node], &room, 0);
             }
             Arc::new(reach)

@@ -21,7 +21,7 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
         .into_iter()
         .map(|index| Room {
             index,
-            free: compiled.offers.vector(&problem.nodes[index].free),
+            free: compiled.free(index),
             state: State::of_node(compiled, &compiled.ports, index),
         })
         .collect();

@@ -4,6 +4,7 @@ use fixedbitset::FixedBitSet;
 
 use super::compile::Compiled;
 use super::problem::{NodeSlot, Problem};
+use super::volumes::both;
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::pod::PodShape;
@@ -19,12 +20,14 @@ pub(super) fn repelled<'t>(taints: &'t [Taint], pod: &PodShape, avoids: bool) ->
     })
 }
 
-/// Columns that the pod admits under one of `alternatives`.
+/// Columns that the pod admits under one of `alternatives`, which are its own, and one of those of
+/// its volumes, if they have any.
 pub(super) fn columns(
     compiled: &Compiled<'_>,
     pod: &PodShape,
     avoids: bool,
     alternatives: &[Requirements],
+    volumes: Option<&[Requirements]>,
 ) -> FixedBitSet {
     let mut bits = FixedBitSet::with_capacity(compiled.offers.columns.len());
     let pools: Vec<bool> = compiled
@@ -35,13 +38,17 @@ pub(super) fn columns(
         .collect();
     // A term that names nodes that exist cannot be met by a new one.
     let mut terms = pod.required_node_terms.iter().filter(|term| !term.is_empty());
-    let open: Vec<&Requirements> = alternatives
+    let mut open: Vec<Requirements> = alternatives
         .iter()
         .filter(|_| {
             let name = terms.next().and_then(|term| term.node_name.as_ref());
             name.is_none_or(|name| name.finite_values().is_none())
         })
+        .cloned()
         .collect();
+    if let Some(volumes) = volumes {
+        open = both(&open, volumes);
+    }
     let mut index = 0;
     while index < compiled.offers.columns.len() {
         // Columns of one pool and type are neighbours.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::compile::Offers;
 use super::problem::{PoolSlot, Problem};
+use super::volumes::Limits;
 use crate::model::pod::PodShape;
 use crate::model::resources::Resources;
 
@@ -11,7 +12,7 @@ use crate::model::resources::Resources;
 /// memory and ephemeral storage at once. Sorted, largest first.
 pub fn largest_rooms(pools: Vec<PoolSlot>, daemons: Vec<Arc<PodShape>>) -> Vec<Resources> {
     let problem = Problem { pools, daemons, ..Problem::default() };
-    let offers = Offers::new(&problem, []);
+    let offers = Offers::new(&problem, [], &Limits::default());
     let mut rooms: Vec<Resources> = Vec::new();
     let mut last = None;
     for column in &offers.columns {

@@ -1,6 +1,7 @@
 //! What an attempt teaches the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::compile::{Compiled, Piece};
 use super::domains::Caps;
@@ -9,6 +10,7 @@ use super::reason::{Reason, Reasons};
 use super::relax::{self, Want};
 use super::solution::{Preference, Relaxed, Solution, Unplaced};
 use super::solve::gang_reasons;
+use super::volumes::Storage;
 
 /// Attempts that may be spent on giving up preferences one by one; then all of the pods that are
 /// still without a place are given up at once.
@@ -22,6 +24,7 @@ const MOST_GANGS: u32 = 16;
 /// What is known before an attempt.
 pub(super) struct Lessons<'a> {
     problem: &'a Problem,
+    storage: &'a Storage,
     /// Preferences of each demand in the order in which they are given up.
     steps: Vec<Vec<Preference>>,
     /// Pods of each demand by the number of preferences given up.
@@ -37,7 +40,7 @@ pub(super) struct Lessons<'a> {
 }
 
 impl<'a> Lessons<'a> {
-    pub(super) fn new(problem: &'a Problem) -> Self {
+    pub(super) fn new(problem: &'a Problem, storage: &'a Storage) -> Self {
         let soft = |taints: &[crate::model::taints::Taint]| taints.iter().any(|t| !t.repels());
         let soft_taints = problem.pools.iter().any(|slot| soft(&slot.pool.taints))
             || problem.nodes.iter().any(|node| soft(&node.taints));
@@ -48,16 +51,22 @@ impl<'a> Lessons<'a> {
             .demands
             .iter()
             .zip(&steps)
-            .map(|(demand, steps)| {
-                BTreeMap::from([(if respect { 0 } else { steps.len() }, demand.count)])
+            .enumerate()
+            .map(|(at, (demand, steps))| {
+                let count = demand.count - storage.blocked(at);
+                BTreeMap::from([(if respect { 0 } else { steps.len() }, count)])
             })
             .collect();
+        // A gang of which a pod has no place anyway is not tried.
+        let gangs = problem.demands.iter().enumerate();
+        let behind = gangs.filter(|(at, _)| storage.blocked(*at) > 0).filter_map(|(_, d)| d.gang);
         Self {
             problem,
+            storage,
             steps,
             levels,
             caps: Caps::new(),
-            behind: BTreeSet::new(),
+            behind: behind.collect(),
             refused: BTreeSet::new(),
             spent: 0,
             domains: 0,
@@ -81,7 +90,8 @@ impl<'a> Lessons<'a> {
             }
             for (level, count) in levels.iter().filter(|(_, count)| **count > 0) {
                 let want: Want = relax::want(&of.shape, &self.steps[demand], *level);
-                pieces.push(Piece { demand, count: *count, want });
+                let needs = Arc::clone(&self.storage.needs[demand]);
+                pieces.push(Piece { demand, count: *count, want, needs });
             }
         }
         pieces
@@ -191,10 +201,12 @@ impl<'a> Lessons<'a> {
         }
         self.bare = true;
         let mut changed = false;
-        for ((levels, steps), demand) in
-            self.levels.iter_mut().zip(&self.steps).zip(&self.problem.demands)
-        {
-            let all = BTreeMap::from([(steps.len(), demand.count)]);
+        for (at, (levels, steps)) in self.levels.iter_mut().zip(&self.steps).enumerate() {
+            let count = self.problem.demands[at].count - self.storage.blocked(at);
+            if count == 0 {
+                continue;
+            }
+            let all = BTreeMap::from([(steps.len(), count)]);
             levels.retain(|_, count| *count > 0);
             if *levels != all {
                 *levels = all;
@@ -226,18 +238,23 @@ impl<'a> Lessons<'a> {
     /// Says what was given up and who was left behind.
     pub(super) fn report(&self, solution: &mut Solution) {
         for (demand, of) in self.problem.demands.iter().enumerate() {
-            if of.gang.is_some_and(|gang| self.behind.contains(&gang)) && of.count > 0 {
-                let (count, reasons) = (of.count, gang_reasons());
-                solution.unplaced.push(Unplaced { demand, count, reasons });
+            if let Some((count, reason)) = &self.storage.blocked[demand] {
+                let pools = vec![(String::new(), reason.clone())];
+                let reasons = Reasons { pools, nodes: Vec::new() };
+                solution.unplaced.push(Unplaced { demand, count: *count, reasons });
             }
-            if self.refused.contains(&demand) && of.count > 0 {
+            let count = of.count - self.storage.blocked(demand);
+            if of.gang.is_some_and(|gang| self.behind.contains(&gang)) && count > 0 {
+                solution.unplaced.push(Unplaced { demand, count, reasons: gang_reasons() });
+            }
+            if self.refused.contains(&demand) && count > 0 {
                 let feature =
                     "a set of rules about other pods that depend on each other".to_owned();
                 let reasons = Reasons {
                     pools: vec![(String::new(), Reason::Unsupported { feature })],
                     nodes: Vec::new(),
                 };
-                solution.unplaced.push(Unplaced { demand, count: of.count, reasons });
+                solution.unplaced.push(Unplaced { demand, count, reasons });
             }
             if !self.problem.options.respect_preferences {
                 continue;

@@ -10,6 +10,7 @@ use crate::model::pod::{HostPort, PodShape};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
 use crate::model::taints::Taint;
+use crate::model::volume::Volumes;
 
 /// Everything that a solve depends on. Lists are referred to by position.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Problem {
     pub daemons: Vec<Arc<PodShape>>,
     /// Labels of namespaces, for namespace selectors of inter-pod affinity.
     pub namespaces: BTreeMap<Arc<str>, Labels>,
+    /// Claims that pods mount, volumes, classes, and what nodes can attach.
+    pub volumes: Volumes,
     /// How to solve.
     pub options: Options,
 }

@@ -87,6 +87,13 @@ pub enum Reason {
         /// Topology key.
         key: String,
     },
+    /// A claim of the pod, or the volume behind it, keeps the pod from every node.
+    Volume {
+        /// Name of the `PersistentVolumeClaim`; empty where it is made with the pod.
+        claim: String,
+        /// What is wrong.
+        fault: VolumeFault,
+    },
     /// The gang that the pod belongs to does not fit as a whole.
     Gang,
     /// The engine does not know a hard constraint, so it must not guess.
@@ -99,6 +106,88 @@ pub enum Reason {
         /// Resource that is short.
         resource: String,
     },
+}
+
+/// What is wrong with a claim.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(tag = "kind", rename_all = "PascalCase")]
+pub enum VolumeFault {
+    /// It does not exist.
+    Missing,
+    /// It is being deleted.
+    Deleting,
+    /// Its volume was lost.
+    Lost,
+    /// The volume that it is bound to does not exist.
+    VolumeMissing {
+        /// Name of the volume.
+        volume: String,
+    },
+    /// Its class does not exist.
+    ClassMissing {
+        /// Name of the class.
+        class: String,
+    },
+    /// It names a volume that has not taken it yet.
+    Binding {
+        /// Name of the volume.
+        volume: String,
+    },
+    /// It is not bound, and nothing waits for its pod: it has no class, or one with immediate
+    /// binding.
+    Unbound {
+        /// Name of the class; empty where it has none.
+        class: String,
+    },
+    /// Volumes of its class are made by hand, and no free one suits it.
+    NoVolume {
+        /// Name of the class.
+        class: String,
+    },
+    /// Its volume, or its class, is nowhere.
+    Nowhere,
+    /// Only one pod may use it, and another one does.
+    InUse,
+    /// Its volume cannot be where the pod's other volumes are.
+    Apart,
+    /// Its volume cannot be where the pod's own selector and affinity want it.
+    Affinity,
+}
+
+impl fmt::Display for VolumeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("does not exist; create it"),
+            Self::Deleting => f.write_str("is being deleted"),
+            Self::Lost => f.write_str("has lost its volume"),
+            Self::VolumeMissing { volume } => {
+                write!(f, "is bound to PersistentVolume {volume}, which does not exist")
+            }
+            Self::ClassMissing { class } => {
+                write!(f, "is of StorageClass {class}, which does not exist")
+            }
+            Self::Binding { volume } => {
+                write!(f, "waits to be bound to PersistentVolume {volume}")
+            }
+            Self::Unbound { class } if class.is_empty() => {
+                f.write_str("is not bound to a volume and has no StorageClass that makes one")
+            }
+            Self::Unbound { class } => write!(
+                f,
+                "is not bound to a volume, and StorageClass {class} does not wait for the pod \
+                 (volumeBindingMode is not WaitForFirstConsumer)"
+            ),
+            Self::NoVolume { class } => {
+                write!(f, "finds no free PersistentVolume of StorageClass {class} that suits it")
+            }
+            Self::Nowhere => f.write_str("has a volume that no node reaches"),
+            Self::InUse => f.write_str("is ReadWriteOncePod, and another pod uses it"),
+            Self::Apart => f.write_str("has a volume that cannot be where the pod's others are"),
+            Self::Affinity => {
+                f.write_str("has a volume that cannot be where the pod's node affinity wants it")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -143,6 +232,10 @@ impl fmt::Display for Reason {
             Self::PodAntiAffinity { key } => {
                 write!(f, "the pod anti-affinity on {key} cannot be met")
             }
+            Self::Volume { claim, fault } if claim.is_empty() => {
+                write!(f, "the pod's own volume claim {fault}")
+            }
+            Self::Volume { claim, fault } => write!(f, "PersistentVolumeClaim {claim} {fault}"),
             Self::Gang => f.write_str("the gang does not fit as a whole"),
             Self::Unsupported { feature } => write!(f, "{feature} is not supported yet"),
             Self::Room { resource } => write!(f, "not enough {resource}"),

@@ -2,8 +2,8 @@
 //!
 //! Consolidation asks it of each node and of many sets of nodes. What all questions share is done
 //! once: what can be bought, which nodes a pod admits, and an index of free room. Pods that have no
-//! rules about other pods, and that nobody minds, are placed by that index; only what does not fit
-//! is solved. Others are solved on the cluster without the nodes in question.
+//! rules about other pods and no volumes, and that nobody minds, are placed by that index; only what
+//! does not fit is solved. Others are solved on the cluster without the nodes in question.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use super::compile::{Offers, share};
 use super::feasible;
 use super::problem::{Demand, NodeSlot, Options, Problem};
 use super::solution::{Placement, Solution};
-use super::solve::solve_with;
+use super::solve::{solve, solve_with};
 use super::topology;
+use super::volumes::{Limits, Storage};
 use crate::model::pod::PodShape;
 
 /// Nodes whose greatest room is kept together: few enough that most blocks can be skipped, many
@@ -50,7 +51,7 @@ impl Removals {
         problem.demands.clear();
         problem.options = Options { bound: false, improve: 0, ..problem.options };
         let pods = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
-        let offers = Offers::new(&problem, pods);
+        let offers = Offers::new(&problem, pods, &Limits::default());
         let order = filling_order(&problem.nodes);
         let free: Vec<Vec<i64>> =
             order.iter().map(|at| offers.vector(&problem.nodes[*at].free)).collect();
@@ -94,7 +95,8 @@ impl Removals {
         let rules = pod.spread.iter().any(|spread| spread.required)
             || !pod.pod_affinity.is_empty()
             || !pod.pod_anti_affinity.is_empty()
-            || !pod.host_ports.is_empty();
+            || !pod.host_ports.is_empty()
+            || !pod.claims.is_empty();
         !wishes && !rules && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces))
     }
 
@@ -155,7 +157,7 @@ impl Removals {
                 gang: None,
             })
             .collect();
-        let bought = solve_with(&self.bare, &self.offers);
+        let bought = solve_with(&self.bare, &Storage::new(&self.bare), &self.offers);
         let whole = |demand: usize| left[demand].0;
         let placements = std::mem::take(&mut solution.placements);
         renumber(Solution { placements, ..bought }, whole)
@@ -187,7 +189,7 @@ impl Removals {
             .iter()
             .map(|(pod, count)| Demand { shape: Arc::clone(pod), count: *count, gang: None })
             .collect();
-        let mut solution = solve_with(&self.problem, &self.offers);
+        let mut solution = solve(&self.problem);
         self.problem.demands.clear();
         for (at, node) in out.into_iter().rev() {
             self.problem.nodes.insert(at, node);

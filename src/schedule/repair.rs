@@ -14,7 +14,7 @@ use super::feasible;
 use super::problem::{Demand, Options, Problem};
 use super::reason::Reason;
 use super::solution::{NewNode, Placement, Solution, Unplaced};
-use super::solve::solve_with;
+use super::solve::solve;
 use crate::model::labels;
 use crate::model::pod::PodShape;
 use crate::model::requirement::Requirement;
@@ -152,7 +152,7 @@ impl Trials<'_> {
                 }
             }
             bare.demands = vec![Demand { shape: Arc::new(alone), count: 1, gang: None }];
-            for mut node in solve_with(&bare, self.offers).new_nodes {
+            for mut node in solve(&bare).new_nodes {
                 node.pods = vec![(demand, 1)];
                 nodes.push(node);
             }

@@ -16,18 +16,20 @@ use super::problem::Problem;
 use super::reason::{Reason, Reasons};
 use super::repair::repair;
 use super::solution::{Placement, Solution, Unplaced};
+use super::volumes::Storage;
 use super::{bound, bundle, check, domains, existing, improve, why};
 
 /// Places the demand of `problem`. The result depends on nothing but the problem, and not on the
 /// order of its demands.
 pub fn solve(problem: &Problem) -> Solution {
-    let offers = Offers::new(problem, problem.demands.iter().map(|demand| &demand.shape));
-    solve_with(problem, &offers)
+    let storage = Storage::new(problem);
+    let pods = problem.demands.iter().map(|demand| &demand.shape);
+    solve_with(problem, &storage, &Offers::new(problem, pods, &storage.limits))
 }
 
-/// As [`solve`], with offers that were compiled before.
-pub(super) fn solve_with(problem: &Problem, offers: &Offers) -> Solution {
-    let mut lessons = Lessons::new(problem);
+/// As [`solve`], with offers that were compiled before, for the limits of `storage`.
+pub(super) fn solve_with(problem: &Problem, storage: &Storage, offers: &Offers) -> Solution {
+    let mut lessons = Lessons::new(problem, storage);
     loop {
         let pieces = lessons.pieces();
         if let Some(mut solution) = attempt(problem, offers, &pieces, &mut lessons) {
@@ -75,7 +77,7 @@ fn attempt(
         .new_nodes
         .sort_by(|a, b| (a.pool, &a.pods, a.choice).cmp(&(b.pool, &b.pods, b.choice)));
     solution.cost = solution.new_nodes.iter().map(|node| node.price).sum();
-    let limits = limits(&model, &packer.limits);
+    let limits = limits_left(&model, &packer.limits);
     for (index, shape) in compiled.shapes.iter().enumerate() {
         let mut left = buyer.left[index].iter().filter(|(_, count)| *count > 0).peekable();
         if left.peek().is_none() {
@@ -159,7 +161,7 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
 }
 
 /// What limits leave, by pool and name.
-fn limits(model: &Model<'_, '_>, left: &[i64]) -> Vec<BTreeMap<Arc<str>, i64>> {
+fn limits_left(model: &Model<'_, '_>, left: &[i64]) -> Vec<BTreeMap<Arc<str>, i64>> {
     let mut by_pool = vec![BTreeMap::new(); model.compiled.problem.pools.len()];
     for ((pool, name), left) in model.limits.iter().zip(left) {
         by_pool[*pool].insert(Arc::clone(name), *left);

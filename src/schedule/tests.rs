@@ -10,6 +10,7 @@ use super::*;
 mod relief;
 mod removal;
 mod rules;
+mod volumes;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -39,6 +40,7 @@ fn instance(name: &str, arch: &str, cpu: i64, gib: i64, price: i64) -> Arc<Insta
         requirements,
         capacity,
         overhead: Resources::new(100, 256 << 20),
+        attach_limits: Vec::new(),
         offerings: vec![
             offer("a", CapacityType::OnDemand, price),
             offer("b", CapacityType::OnDemand, price),
@@ -347,8 +349,10 @@ fn filling_a_node_allocates_nothing() {
     let lonely = pod(&format!("{},{apart}", requests("2", "1Gi")), r#""labels":{"app":"w"},"#);
     let demands = [(50, sized("1", "1Gi")), (90, sized("300m", "3Gi")), (9, lonely)];
     let problem = problem(&demands, vec![on_demand()]);
-    let offers = compile::Offers::new(&problem, problem.demands.iter().map(|d| &d.shape));
-    let lessons = lessons::Lessons::new(&problem);
+    let storage = super::volumes::Storage::new(&problem);
+    let pods = problem.demands.iter().map(|d| &d.shape);
+    let offers = compile::Offers::new(&problem, pods, &storage.limits);
+    let lessons = lessons::Lessons::new(&problem, &storage);
     let pieces = lessons.pieces();
     let compiled = compile::Compiled::new(&problem, &offers, &pieces);
     let model = model::Model::new(&compiled);

@@ -35,8 +35,8 @@ pub(super) fn reasons(
         reasons.pools.push((slot.pool.name.to_string(), reason));
     }
     let mut by_reason: BTreeMap<Reason, u32> = BTreeMap::new();
-    for node in &problem.nodes {
-        *by_reason.entry(of_node(compiled, shape, node)).or_insert(0) += 1;
+    for (at, node) in problem.nodes.iter().enumerate() {
+        *by_reason.entry(of_node(compiled, shape, at, node)).or_insert(0) += 1;
     }
     let mut counted: Vec<(u32, Reason)> = by_reason.into_iter().map(|(r, n)| (n, r)).collect();
     counted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
@@ -93,6 +93,9 @@ fn of_pool(
                 wanted: wanted.to_string(),
                 found: found_zones(slot),
             };
+        }
+        if let Some(reason) = too_many_volumes(compiled, shape, index) {
+            return reason;
         }
         let mut types: Vec<String> = large.iter().map(|i| i.name.to_string()).collect();
         types.truncate(5);
@@ -172,6 +175,17 @@ fn too_large(
     })
 }
 
+/// The driver of which the pod has more volumes than any type of the pool attaches.
+fn too_many_volumes(compiled: &Compiled<'_>, shape: &Shape, pool: usize) -> Option<Reason> {
+    let first = compiled.offers.first_driver();
+    let columns = || compiled.offers.columns.iter().filter(|column| column.pool == pool);
+    (first..compiled.offers.dims.len()).find_map(|dim| {
+        let most = columns().map(|column| compiled.offers.rooms[column.room][dim]).max()?;
+        let (resource, asked) = (compiled.offers.dims[dim].to_string(), shape.request[dim]);
+        (asked > most).then_some(Reason::TooLarge { resource, asked, most })
+    })
+}
+
 fn found_zones(slot: &PoolSlot) -> String {
     let zones: std::collections::BTreeSet<&str> =
         slot.types.iter().flat_map(|i| &i.offerings).map(|o| &*o.zone).collect();
@@ -221,7 +235,7 @@ fn values_of<'a>(types: impl Iterator<Item = &'a Arc<InstanceType>>, key: &str) 
     }
 }
 
-fn of_node(compiled: &Compiled<'_>, shape: &Shape, node: &NodeSlot) -> Reason {
+fn of_node(compiled: &Compiled<'_>, shape: &Shape, at: usize, node: &NodeSlot) -> Reason {
     if let Some(taint) = repelled(&node.taints, &shape.pod, shape.avoids) {
         return Reason::Taint { taint: taint.to_string() };
     }
@@ -230,6 +244,12 @@ fn of_node(compiled: &Compiled<'_>, shape: &Shape, node: &NodeSlot) -> Reason {
     }
     if let Some(resource) = shape.pod.requests.shortage(&node.free) {
         return Reason::Room { resource: resource.to_owned() };
+    }
+    let first = compiled.offers.first_driver();
+    let free = compiled.free(at);
+    let short = (first..free.len()).find(|dim| shape.request[*dim] > free[*dim]);
+    if let Some(dim) = short {
+        return Reason::Room { resource: compiled.offers.dims[dim].to_string() };
     }
     let clash =
         shape.pod.host_ports.iter().find(|p| node.host_ports.iter().any(|u| u.conflicts(p)));

@@ -86,9 +86,7 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
             .warnings
             .push(format!("{count} {kind} objects say nothing about nodes and were skipped"));
     }
-    let mut volumes = 0;
     for pod in pods.iter().filter(|pod| pod.pod.active()) {
-        volumes += usize::from(!pod.pod.shape.volume_claims.is_empty());
         let mut tell = |action: &str, message: String| {
             let (pod, action) = (pod.key.clone(), action.to_owned());
             report.admission.push(AdmissionReport { pod, action, message });
@@ -120,11 +118,6 @@ fn findings(input: &Input, pods: &[Expanded], report: &mut Report) {
                 );
             }
         }
-    }
-    if volumes > 0 {
-        report.warnings.push(format!(
-            "{volumes} pods mount persistent volume claims, whose zones are not looked at"
-        ));
     }
 }
 
@@ -180,8 +173,8 @@ pub(super) fn problem(
         waiting.push(keys);
     }
     let options = Options { improve: IMPROVE, bound: true, ..Options::default() };
-    let namespaces = input.namespaces.clone();
-    (Problem { demands, nodes, pools, daemons, namespaces, options }, waiting)
+    let (namespaces, volumes) = (input.namespaces.clone(), input.volumes.clone());
+    (Problem { demands, nodes, pools, daemons, namespaces, volumes, options }, waiting)
 }
 
 fn node_slot(

@@ -98,13 +98,31 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
         let wanted = wanted(*kind, workload);
         let mut pod = made(input, workload);
         let preview = door.preview(&mut pod, (kind.name(), meta.name()));
-        for index in 0..wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX)) {
+        let mut left = wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX));
+        // Pods of a StatefulSet are numbered, and have the claims of their number.
+        let numbered = *kind == WorkloadKind::StatefulSet;
+        let mut index = workload.spec.ordinals.map_or(0, |ordinals| ordinals.start);
+        while left > 0 {
             let mut name = format!("{}-{index}", meta.name());
-            while !taken.insert(format!("{}/{name}", meta.namespace())) {
-                name.push('x');
+            let claims: Vec<_> = workload.claims().map(|claim| claim.numbered(index)).collect();
+            index += 1;
+            if !taken.insert(format!("{}/{name}", meta.namespace())) {
+                if numbered {
+                    continue;
+                }
+                while !taken.insert(format!("{}/{name}", meta.namespace())) {
+                    name.push('x');
+                }
             }
+            left -= 1;
             pod.metadata.name = Some(name);
-            all.push(expanded(&pod, Arc::clone(&preview)));
+            let mut made = expanded(&pod, Arc::clone(&preview));
+            if !claims.is_empty() {
+                let shape = Arc::make_mut(&mut made.pod.shape);
+                shape.claims.extend(claims);
+                shape.claims.sort();
+            }
+            all.push(made);
         }
     }
     all

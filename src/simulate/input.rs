@@ -22,9 +22,11 @@ use crate::api::validate::{self, FieldError};
 use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::digest;
 use crate::model::labels::Labels;
+use crate::model::volume::Volumes;
 use crate::model::wire::MetaWire;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
+use crate::model::wire::volume::{ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire};
 use crate::model::wire::workload::WorkloadWire;
 use crate::model::workload::WorkloadKind;
 
@@ -49,6 +51,8 @@ pub struct Input {
     pub facts: Facts,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<Arc<str>, Labels>,
+    /// Claims of volumes, volumes, their classes, and what nodes can attach.
+    pub volumes: Volumes,
     /// Kinds that say nothing about nodes, with their count.
     pub skipped: BTreeMap<String, usize>,
     /// Fields that this program does not know and that resemble none that it knows.
@@ -89,10 +93,20 @@ const GROUPS: &[&str] = &[
     "karpenter.k8s.aws",
     "karpenter.sh",
     "scheduling.k8s.io",
+    "storage.k8s.io",
 ];
 /// Kinds whose objects live in no namespace.
-const CLUSTER: &[&str] =
-    &["Namespace", "Node", "PriorityClass", "NodePool", "EC2NodeClass", "RequestPolicy"];
+const CLUSTER: &[&str] = &[
+    "CSINode",
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "PriorityClass",
+    "StorageClass",
+    "NodePool",
+    "EC2NodeClass",
+    "RequestPolicy",
+];
 
 /// Name, group and version of every kind that is read.
 fn known() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
@@ -262,6 +276,8 @@ impl Sorter {
                 labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
                 self.input.namespaces.insert(name.into(), labels);
             }
+        } else if kind != "PriorityClass" {
+            self.volumes(subject, kind, value);
         } else {
             let number = &value["value"];
             match number.as_i64().and_then(|number| i32::try_from(number).ok()) {
@@ -283,6 +299,40 @@ impl Sorter {
         // The schema has said it already, and all of it.
         if !found.shape.is_empty() || !found.values.is_empty() {
             self.errors.truncate(before);
+        }
+    }
+
+    /// An object that says where volumes are.
+    fn volumes(&mut self, subject: &Subject<'_>, kind: &str, value: &Value) {
+        match kind {
+            "PersistentVolumeClaim" => {
+                if let Some(claim) = self.lenient::<ClaimWire>(subject, value) {
+                    let claim = claim.to_claim();
+                    let key = (Arc::clone(&claim.namespace), Arc::clone(&claim.name));
+                    Arc::make_mut(&mut self.input.volumes.claims).insert(key, Arc::new(claim));
+                }
+            }
+            "PersistentVolume" => {
+                if let Some(volume) = self.lenient::<VolumeObjectWire>(subject, value) {
+                    let volume = Arc::new(volume.to_volume());
+                    let all = Arc::make_mut(&mut self.input.volumes.volumes);
+                    all.insert(Arc::clone(&volume.name), volume);
+                }
+            }
+            "StorageClass" => {
+                if let Some(class) = self.lenient::<ClassWire>(subject, value) {
+                    let class = Arc::new(class.to_class());
+                    let all = Arc::make_mut(&mut self.input.volumes.classes);
+                    all.insert(Arc::clone(&class.name), class);
+                }
+            }
+            _ => {
+                if let Some(node) = self.lenient::<CsiNodeWire>(subject, value) {
+                    let node = Arc::new(node.to_csi_node());
+                    let all = Arc::make_mut(&mut self.input.volumes.nodes);
+                    all.insert(Arc::clone(&node.name), node);
+                }
+            }
         }
     }
 

@@ -23,4 +23,5 @@ mod provision;
 mod rotation;
 mod shortage;
 mod submit;
+mod volumes;
 mod world;

@@ -13,5 +13,6 @@ mod help;
 mod mutations;
 mod scan;
 mod tidy;
+mod volumes;
 #[cfg(feature = "aws")]
 mod wire;

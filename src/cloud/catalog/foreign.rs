@@ -1,6 +1,6 @@
 //! Catalogs that somebody else made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -26,6 +26,9 @@ struct Entry {
     allocatable: Option<Resources>,
     #[serde(default)]
     requirements: Vec<Expression>,
+    /// Volumes that nodes can attach, by CSI driver.
+    #[serde(default)]
+    attach_limits: BTreeMap<String, u32>,
     offerings: Vec<Offer>,
 }
 
@@ -179,6 +182,11 @@ fn instance_type(index: usize, entry: Entry) -> Result<InstanceType, CatalogErro
         requirements,
         capacity: entry.capacity,
         overhead,
+        attach_limits: entry
+            .attach_limits
+            .into_iter()
+            .map(|(driver, limit)| (driver.into(), i64::from(limit)))
+            .collect(),
         offerings,
     })
 }

@@ -176,6 +176,8 @@ fn facts(record: &Value) -> Option<Option<Facts>> {
             .is_some_and(|support| support != "unsupported"),
         ebs_mbps: small(&ebs["EbsOptimizedInfo"]["MaximumBandwidthInMbps"])
             .filter(|_| default_bandwidth),
+        ebs_attachments: small(&ebs["MaximumEbsAttachments"]),
+        ebs_shares_slots: ebs["AttachmentLimitType"] == "shared",
         network_mbps: None,
         cards: network["NetworkCards"]
             .as_array()?

@@ -3,12 +3,16 @@
 //! The formulas are those of the EKS-optimized images (their bootstrap code computes the kubelet's
 //! reservations), so that a planned node and a booted node agree.
 
+use std::sync::Arc;
+
 use super::Facts;
 use crate::api::ec2nodeclass::AmiFamily;
 use crate::cloud::kubelet::Threshold;
 use crate::cloud::settings::ClassSettings;
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
 
+/// CSI driver of EBS volumes.
+const EBS_DRIVER: &str = "ebs.csi.aws.com";
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
 /// Instance stores are sold in decimal gigabytes.
@@ -100,6 +104,17 @@ impl Facts {
             ("vpc.amazonaws.com/pod-eni", i64::from(self.pod_interfaces)),
             ("vpc.amazonaws.com/efa", fabric),
         ]
+    }
+
+    /// Volumes that pods can attach, by CSI driver, as the EBS driver will state it: what EC2 allows
+    /// less the volumes that a node starts with and, where network interfaces take places as well,
+    /// one that the CNI adds while the node starts.
+    pub(super) fn attach_limits(&self, class: &ClassSettings) -> Vec<(Arc<str>, i64)> {
+        let Some(most) = self.ebs_attachments else { return Vec::new() };
+        let own = i64::try_from(class.resolved_volumes().len()).unwrap_or(i64::MAX);
+        let left = i64::from(most) - own - i64::from(self.ebs_shares_slots);
+        // The driver never states less.
+        vec![(EBS_DRIVER.into(), left.max(1))]
     }
 
     /// What the kubelet keeps from pods: its own reservations and the eviction threshold.

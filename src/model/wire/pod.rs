@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use serde::{Deserialize, Serialize};
 
 use super::requests::{ResourceList, ResourcesWire, pod_requests};
+use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::pod::{
@@ -14,6 +15,7 @@ use crate::model::pod::{
 };
 use crate::model::requirement::{Expression, Operator, Requirement, Requirements};
 use crate::model::taints::Toleration;
+use crate::model::volume::MountedClaim;
 
 /// A pod as read from the API server, a review or a file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -124,8 +126,17 @@ pub struct VolumeWire {
     pub name: String,
     /// Claim that it mounts.
     pub persistent_volume_claim: Option<core::PersistentVolumeClaimVolumeSource>,
-    /// Whether the claim is made with the pod, named `pod-volume`.
-    pub ephemeral: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Claim that is made with the pod, named `pod-volume`.
+    pub ephemeral: Option<EphemeralWire>,
+}
+
+/// What is read of a volume that lives as long as its pod.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EphemeralWire {
+    /// Template of the claim.
+    #[serde(deserialize_with = "or_default")]
+    pub volume_claim_template: ClaimTemplateWire,
 }
 
 /// What is read of a pod's status.
@@ -262,7 +273,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
         preferred_pod_terms,
         spread: spec.topology_spread_constraints.iter().map(|c| spread(c, labels)).collect(),
         host_ports: host_ports(spec),
-        volume_claims: volume_claims(meta, spec),
+        claims: claims(meta, spec),
         priority: spec.priority.unwrap_or(0),
         may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
         scheduler: match spec.scheduler_name.as_deref() {
@@ -272,7 +283,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
     }
 }
 
-fn node_term(term: &core::NodeSelectorTerm) -> NodeTerm {
+pub(super) fn node_term(term: &core::NodeSelectorTerm) -> NodeTerm {
     let compile = |requirement: &core::NodeSelectorRequirement| Expression {
         key: requirement.key.clone(),
         // An operator that is unknown today must not be read as "anything goes".
@@ -388,17 +399,26 @@ fn host_ports(spec: &PodSpecWire) -> Vec<HostPort> {
     ports
 }
 
-fn volume_claims(meta: &MetaWire, spec: &PodSpecWire) -> Vec<Arc<str>> {
-    spec.volumes
+fn claims(meta: &MetaWire, spec: &PodSpecWire) -> Vec<MountedClaim> {
+    let mut claims: Vec<MountedClaim> = spec
+        .volumes
         .iter()
         .filter_map(|volume| {
-            if let Some(claim) = &volume.persistent_volume_claim {
-                return Some(Arc::from(&*claim.claim_name));
+            if let Some(source) = &volume.persistent_volume_claim {
+                return Some(MountedClaim::of(&source.claim_name));
             }
-            volume.ephemeral.as_ref()?;
-            Some(format!("{}-{}", meta.name(), volume.name).into())
+            let template = volume.ephemeral.as_ref()?.volume_claim_template.spec.to_spec();
+            let claim = match meta.name() {
+                "" => "".into(),
+                pod => format!("{pod}-{}", volume.name).into(),
+            };
+            Some(MountedClaim { claim, open: false, template: Some(Arc::new(template)) })
         })
-        .collect()
+        .collect();
+    claims.sort();
+    // One claim may be mounted twice; those without a name are claims of their own.
+    claims.dedup_by(|a, b| !a.claim.is_empty() && a.claim == b.claim);
+    claims
 }
 
 #[cfg(test)]
@@ -424,7 +444,7 @@ mod tests {
                     "labelSelector": {"matchLabels": {"app": "web"}},
                     "matchLabelKeys": ["app"]
                 }],
-                "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {}}}],
+                "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}}],
                 "somethingNew": {"x": 1}
             },
             "status": {"phase": "Pending", "conditions": [
@@ -438,7 +458,9 @@ mod tests {
         assert_eq!(alternatives.len(), 2);
         assert!(alternatives.iter().all(|r| r.get("kubernetes.io/arch").is_some()));
         assert_eq!(pod.shape.host_ports[0].port, 8080);
-        assert_eq!(&*pod.shape.volume_claims[0], "a-v");
+        assert_eq!(&*pod.shape.claims[0].claim, "a-v");
+        let template = pod.shape.claims[0].template.as_ref().unwrap();
+        assert_eq!(template.class.as_deref(), Some("fast"));
         let spread = pod.shape.spread[0].selector.as_ref().unwrap();
         assert_eq!(spread.match_expressions.len(), 1);
     }

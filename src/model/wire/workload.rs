@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::pod::{PodSpecWire, PodStatusWire, shape};
+use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
 use crate::model::pod::PodShape;
+use crate::model::volume::MountedClaim;
 use crate::model::workload::{Workload, WorkloadKind};
 
 /// A Deployment, ReplicaSet, StatefulSet, DaemonSet, Job or CronJob.
@@ -42,6 +44,20 @@ pub struct WorkloadSpecWire {
     pub template: TemplateWire,
     /// Template of a CronJob's Jobs.
     pub job_template: Option<Box<JobTemplateWire>>,
+    /// Claims that a StatefulSet makes for each of its pods.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub volume_claim_templates: Vec<ClaimTemplateWire>,
+    /// How a StatefulSet numbers its pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordinals: Option<OrdinalsWire>,
+}
+
+/// How a `StatefulSet` numbers its pods.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct OrdinalsWire {
+    /// The first number.
+    pub start: u32,
 }
 
 /// Template of a CronJob's Jobs.
@@ -94,7 +110,19 @@ impl WorkloadWire {
         let template = self.template();
         let mut meta = template.metadata.clone();
         meta.namespace.clone_from(&self.metadata.namespace);
-        shape(&meta, &template.spec, &PodStatusWire::default())
+        let mut shape = shape(&meta, &template.spec, &PodStatusWire::default());
+        shape.claims.extend(self.claims());
+        shape.claims.sort();
+        shape
+    }
+
+    /// Claims that each pod of a `StatefulSet` brings, without the pod's number.
+    pub fn claims(&self) -> impl Iterator<Item = MountedClaim> {
+        self.spec.volume_claim_templates.iter().map(|made| MountedClaim {
+            claim: format!("{}-{}-", made.metadata.name(), self.metadata.name()).into(),
+            open: true,
+            template: Some(Arc::new(made.spec.to_spec())),
+        })
     }
 
     /// How many pods the workload wants at the same time now. A CronJob itself wants none.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
 const KIND: &str = "karpenter.sh/capacity-type";
 
@@ -22,20 +22,25 @@ fn near(kind: &str, key: &str, app: &str) -> String {
     }
 }
 
-fn spread(key: &str, app: &str, more: &str) -> String {
+pub(super) fn spread(key: &str, app: &str, more: &str) -> String {
     format!(
         r#""topologySpreadConstraints":[{{"maxSkew":1,"topologyKey":"{key}","labelSelector":{{"matchLabels":{{"app":"{app}"}}}}{more}}}]"#
     )
 }
 
-fn of(app: &str, cpu: &str, rule: &str) -> Arc<PodShape> {
+pub(super) fn of(app: &str, cpu: &str, rule: &str) -> Arc<PodShape> {
     let comma = if rule.is_empty() { "" } else { "," };
     let spec = format!("{}{comma}{rule}", requests(cpu, "256Mi"));
     pod(&spec, &format!(r#""labels":{{"app":"{app}"}},"#))
 }
 
 /// Pods of each demand by domain of the new nodes.
-fn by(key: &str, problem: &Problem, solution: &Solution, demand: usize) -> Vec<(String, u32)> {
+pub(super) fn by(
+    key: &str,
+    problem: &Problem,
+    solution: &Solution,
+    demand: usize,
+) -> Vec<(String, u32)> {
     let mut counts = std::collections::BTreeMap::new();
     for (index, node) in solution.new_nodes.iter().enumerate() {
         let offering = &problem.pools[node.pool].types[node.choice.type_index].offerings

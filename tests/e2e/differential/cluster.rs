@@ -374,6 +374,7 @@ fn instance(name: &str, arch: &str, cores: i64, gib: i64, devices: i64) -> Arc<I
         requirements,
         capacity,
         overhead: Resources::new(70, 200 << 20),
+        attach_limits: Vec::new(),
         offerings,
     })
 }
