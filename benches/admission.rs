@@ -82,7 +82,7 @@ fn snapshot() -> Snapshot {
         .map(|i| (format!("ns-{i}"), BTreeMap::new()))
         .chain([("shop".to_owned(), BTreeMap::new())])
         .collect();
-    Snapshot::new("bench", (0..10).map(policy).collect(), namespaces, BTreeSet::new())
+    Snapshot::new("bench", (0..10).map(policy).collect(), Arc::new(namespaces), BTreeSet::new())
 }
 
 fn now() -> Timestamp {

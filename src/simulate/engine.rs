@@ -134,7 +134,7 @@ fn policies(input: &Input, report: &mut Report) -> policy::Snapshot {
     }
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
     let namespaces: BTreeMap<_, _> = namespaces.collect();
-    policy::Snapshot::new("simulate", compiled, namespaces, BTreeSet::new())
+    policy::Snapshot::new("simulate", compiled, Arc::new(namespaces), BTreeSet::new())
 }
 
 /// The problem, and the keys of the pods of each demand.
