@@ -1,6 +1,7 @@
 //! Reviews and policies of usual sizes, for the benchmarks of admission.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use harbinger::policy::{Action, ContainerKind, Policy, Resource, Rule, Snapshot};
 use jiff::Timestamp;
@@ -66,7 +67,7 @@ pub(crate) fn snapshot() -> Snapshot {
         .map(|i| (format!("ns-{i}"), BTreeMap::new()))
         .chain([("shop".to_owned(), BTreeMap::new())])
         .collect();
-    Snapshot::new("bench", (0..10).map(policy).collect(), namespaces, BTreeSet::new())
+    Snapshot::new("bench", (0..10).map(policy).collect(), Arc::new(namespaces), BTreeSet::new())
 }
 
 /// A moment.

@@ -281,7 +281,7 @@ fn policies_silence_what_they_match() {
         "namespaceSelector": { "matchLabels": { "team": "a" } }, "ownerKinds": ["Job"] } }));
     let team = |name: &str| BTreeMap::from([("team".to_owned(), name.to_owned())]);
     let namespaces = BTreeMap::from([("a".to_owned(), team("a")), ("b".to_owned(), team("b"))]);
-    let snapshot = Snapshot::new("v", vec![quiet], namespaces, BTreeSet::new());
+    let snapshot = Snapshot::new("v", vec![quiet], Arc::new(namespaces), BTreeSet::new());
     let none = BTreeMap::new();
     assert_eq!(snapshot.silenced("a", &none, "Job"), ["HB102"]);
     assert!(snapshot.silenced("a", &none, "Deployment").is_empty());

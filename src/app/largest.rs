@@ -72,7 +72,7 @@ struct State {
 
 impl State {
     fn fold(&mut self, message: Message) {
-        let name = |name: Option<&String>| -> Arc<str> { name.map_or("", |name| name).into() };
+        let name = |name: Option<&String>| -> Arc<str> { name.map_or("", String::as_str).into() };
         match message {
             Message::Pool(change) => {
                 fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool))

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use cel::{Context, Env, Program, Value};
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::decide::User;
@@ -235,7 +236,7 @@ impl Inputs {
             [("object", object), ("request", request), ("namespaceObject", namespace)]
         {
             prune(&mut value, &mut elements);
-            let value = cel::to_value(&value).unwrap_or(Value::Null);
+            let value = cel::to_value(Signed(&value)).unwrap_or(Value::Null);
             context.add_variable_from_value(name, value);
         }
         Self { context, elements }
@@ -278,6 +279,26 @@ impl Inputs {
     }
 }
 
+/// Whole numbers as CEL's `int`, as the API server has them; by itself JSON's positive numbers become
+/// `uint`, which does not add to an `int`.
+struct Signed<'a>(&'a serde_json::Value);
+
+impl Serialize for Signed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            serde_json::Value::Number(number) => match number.as_i64() {
+                Some(number) => serializer.serialize_i64(number),
+                None => number.serialize(serializer),
+            },
+            serde_json::Value::Array(items) => serializer.collect_seq(items.iter().map(Signed)),
+            serde_json::Value::Object(map) => {
+                serializer.collect_map(map.iter().map(|(key, value)| (key, Signed(value))))
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}
+
 /// Removes nulls, which the API takes as absent, and measures collections. Long texts count as
 /// collections, since comparing them takes as long.
 fn prune(value: &mut serde_json::Value, longest: &mut u64) {
@@ -308,7 +329,10 @@ mod tests {
     fn pod() -> serde_json::Value {
         json!({
             "metadata": { "name": "p", "labels": { "tier": "batch" }, "annotations": null },
-            "spec": { "containers": [{ "name": "a", "image": "r/a:1" }, { "name": "b" }] },
+            "spec": {
+                "containers": [{ "name": "a", "image": "r/a:1" }, { "name": "b" }],
+                "priority": 7,
+            },
         })
     }
 
@@ -335,6 +359,7 @@ mod tests {
             ("request.userInfo.username == 'jane'", true),
             ("'system:authenticated' in request.userInfo.groups", true),
             ("object.metadata.name.matches('^p$')", true),
+            ("object.spec.priority + 1 == 8", true),
             ("!(type(object.metadata.name) == string)", false),
         ] {
             assert_eq!(run(expression, pod()), Ok(holds), "{expression}");

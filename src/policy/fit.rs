@@ -184,7 +184,7 @@ fn share(
     };
     let free: Vec<bool> = (0..subject.slots.len()).map(|slot| is_default(slot, findings)).collect();
     let scaled = |amount: i64, factor: i128| {
-        let part = i128::from(amount) * factor >> SCALE;
+        let part = (i128::from(amount) * factor) >> SCALE;
         resource.rounded(i64::try_from(part).unwrap_or(i64::MAX))
     };
     let total = |factor: i128| {

@@ -240,7 +240,7 @@ pub struct Snapshot {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self::new("", Vec::new(), BTreeMap::new(), BTreeSet::new())
+        Self::new("", Vec::new(), Arc::default(), BTreeSet::new())
     }
 }
 
@@ -252,7 +252,7 @@ impl Snapshot {
     pub fn new(
         version: impl Into<String>,
         mut policies: Vec<Policy>,
-        namespaces: impl Into<Arc<BTreeMap<String, Labels>>>,
+        namespaces: Arc<BTreeMap<String, Labels>>,
         exempt: BTreeSet<String>,
     ) -> Self {
         policies
@@ -260,7 +260,7 @@ impl Snapshot {
         Self {
             version: version.into(),
             policies,
-            namespaces: namespaces.into(),
+            namespaces,
             exempt,
             max_action: Action::Deny,
             bounds: BTreeMap::new(),

@@ -6,6 +6,7 @@ mod selection;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -41,7 +42,7 @@ pub(super) fn snapshot(policies: Vec<Policy>) -> Snapshot {
         "shop".to_owned(),
         Labels::from([("team".to_owned(), "web".to_owned())]),
     )]);
-    Snapshot::new("v7", policies, namespaces, BTreeSet::from(["kube-system".to_owned()]))
+    Snapshot::new("v7", policies, Arc::new(namespaces), BTreeSet::from(["kube-system".to_owned()]))
 }
 
 pub(super) fn now() -> Timestamp {

@@ -139,7 +139,7 @@ pub(super) fn policies(
     }
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
     let namespaces: BTreeMap<_, _> = namespaces.collect();
-    policy::Snapshot::new("simulate", compiled, namespaces, exempt.clone())
+    policy::Snapshot::new("simulate", compiled, Arc::new(namespaces), exempt.clone())
 }
 
 /// The problem, and the keys of the pods of each demand.

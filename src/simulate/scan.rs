@@ -10,6 +10,7 @@ mod room;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -260,7 +261,7 @@ impl Scanner<'_> {
         let namespaces =
             self.input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
         let namespaces: BTreeMap<_, _> = namespaces.collect();
-        Snapshot::new("scan", policies, namespaces, self.exempt.clone())
+        Snapshot::new("scan", policies, Arc::new(namespaces), self.exempt.clone())
     }
 
     fn offenders(&self, units: &[Unit], scan: &mut Scan) {

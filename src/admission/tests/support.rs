@@ -1,6 +1,6 @@
 //! A server on free ports, a client that trusts it, and reviews to send.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub(super) fn policies() -> PolicySource {
         ..Policy::default()
     };
     let exempt = BTreeSet::from(["kube-system".to_owned()]);
-    Arc::new(ArcSwap::from_pointee(Snapshot::new("v1", vec![policy], BTreeMap::new(), exempt)))
+    Arc::new(ArcSwap::from_pointee(Snapshot::new("v1", vec![policy], Arc::default(), exempt)))
 }
 
 pub(super) fn issue(now: Timestamp) -> Certificates {

@@ -1,8 +1,6 @@
 //! Defaults under LimitRanges, ResourceQuotas, limits, pod-level resources and the largest node. What
 //! is expected is written down, not computed.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use serde_json::{Value, json};
 

@@ -1,7 +1,5 @@
 //! Properties over generated pods: the patch applies, converges and changes nothing else.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::LimitRange;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
