@@ -186,12 +186,12 @@ fn fleet(cost: &FleetCost) -> Option<String> {
     times.set(MEMORY, cost.each.get(MEMORY).saturating_mul(i64::from(cost.nodes)));
     let what = if cost.grows { "this change takes" } else { "takes" };
     let nodes = if cost.nodes == 1 { "node" } else { "nodes" };
-    let mut line =
-        format!("{what} {times} on {} {nodes}, {}/h of their price", cost.nodes, cost.per_hour);
-    if cost.short > 0 {
-        line.push_str(&format!("; {} have no room for it", cost.short));
-    }
-    Some(line)
+    let short = match cost.short {
+        0 => String::new(),
+        short => format!("; {short} have no room for it"),
+    };
+    let price = cost.per_hour;
+    Some(format!("{what} {times} on {} {nodes}, {price}/h of their price{short}", cost.nodes))
 }
 
 /// Budgets that let no pod go: at all times (`always`), or at the autoscaler's minimum only.

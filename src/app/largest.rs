@@ -75,10 +75,10 @@ impl State {
         let name = |name: Option<&String>| -> Arc<str> { name.map_or("", String::as_str).into() };
         match message {
             Message::Pool(change) => {
-                fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool))
+                fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool));
             }
             Message::Class(change) => {
-                fold(&mut self.classes, change, |class| (name(class.metadata.name.as_ref()), class))
+                fold(&mut self.classes, change, |class| (name(class.metadata.name.as_ref()), class));
             }
             Message::Daemon(change) => fold(&mut self.daemons, change, |daemon| daemon),
         }

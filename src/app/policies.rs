@@ -220,15 +220,12 @@ impl State {
         }
         for namespace in touched {
             let of = self.sources.get(&namespace);
-            match of.filter(|of| !(of.ranges.is_empty() && of.quotas.is_empty())) {
-                Some(of) => {
-                    let bounds = Bounds::new(of.ranges.values(), of.quotas.values());
-                    self.bounds.insert(namespace, Arc::new(bounds));
-                }
-                None => {
-                    self.sources.remove(&namespace);
-                    self.bounds.remove(&namespace);
-                }
+            if let Some(of) = of.filter(|of| !(of.ranges.is_empty() && of.quotas.is_empty())) {
+                let bounds = Bounds::new(of.ranges.values(), of.quotas.values());
+                self.bounds.insert(namespace, Arc::new(bounds));
+            } else {
+                self.sources.remove(&namespace);
+                self.bounds.remove(&namespace);
             }
         }
     }

@@ -66,7 +66,7 @@ async fn list(
     loop {
         let uri = format!("{path}?limit={PAGE}{next}");
         let request =
-            Request::get(uri).body(Vec::new()).map_err(|error| kube::Error::HttpError(error))?;
+            Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
         let mut page: Value = client.request(request).await?;
         if let Some(items) = page["items"].as_array_mut() {
             for mut item in items.drain(..) {

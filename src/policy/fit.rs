@@ -196,7 +196,7 @@ fn share(
     // The largest factor that fits, by halving.
     let (mut low, mut high) = (0_i128, 1_i128 << SCALE);
     while low + 1 < high {
-        let middle = (low + high) / 2;
+        let middle = i128::midpoint(low, high);
         if total(middle) <= most { low = middle } else { high = middle }
     }
     let min = bounds.and_then(|bounds| bounds.container[resource as usize].min.as_ref());
