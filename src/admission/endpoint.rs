@@ -238,9 +238,8 @@ impl Reviewer {
                 "patch dropped: it failed its own test"
             );
         }
-        if !request.is_dry_run()
-            && !(decision.findings.is_empty() && decision.failed_conditions.is_empty())
-        {
+        let idle = decision.findings.is_empty() && decision.failed_conditions.is_empty();
+        if !idle && !request.is_dry_run() {
             let stage = match endpoint {
                 Endpoint::Mutate => Stage::Mutating,
                 Endpoint::Validate | Endpoint::Advise => Stage::Validating,

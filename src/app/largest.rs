@@ -78,7 +78,9 @@ impl State {
                 fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool));
             }
             Message::Class(change) => {
-                fold(&mut self.classes, change, |class| (name(class.metadata.name.as_ref()), class));
+                fold(&mut self.classes, change, |class| {
+                    (name(class.metadata.name.as_ref()), class)
+                });
             }
             Message::Daemon(change) => fold(&mut self.daemons, change, |daemon| daemon),
         }

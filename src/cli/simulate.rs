@@ -49,8 +49,8 @@ pub struct Prices {
     #[arg(long, value_name = "SHARE", default_value_t = 0.6, value_parser = share)]
     spot_discount: f64,
     /// Spot prices from a file: the output of `aws ec2 describe-spot-price-history`
-    #[arg(long, value_name = "FILE", conflicts_with = "spot_discount")]
-    spot_prices: Option<PathBuf>,
+    #[arg(long = "spot-prices", value_name = "FILE", conflicts_with = "spot_discount")]
+    market: Option<PathBuf>,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -159,7 +159,7 @@ impl Prices {
         let mut errors = Vec::new();
         let catalog =
             self.catalog.as_ref().and_then(|file| of(file, catalog::from_json, &mut errors));
-        let table = self.spot_prices.as_ref().and_then(|file| {
+        let table = self.market.as_ref().and_then(|file| {
             of(file, |text| catalog::spot_prices(text).map_err(|error| vec![error]), &mut errors)
         });
         if !errors.is_empty() {

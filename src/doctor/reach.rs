@@ -24,7 +24,7 @@ pub(super) fn webhook_container(deployment: &Deployment) -> Option<&Container> {
 
 pub(super) fn findings(installation: &Installation, ours: &[&Hook]) -> Vec<Finding> {
     let mut findings = port(installation, ours);
-    findings.extend(probe(&installation.probe));
+    findings.push(probe(&installation.probe));
     findings.extend(pods(installation));
     findings.extend(quota(installation));
     findings
@@ -96,8 +96,8 @@ fn port(installation: &Installation, ours: &[&Hook]) -> Vec<Finding> {
     findings
 }
 
-fn probe(probe: &Probe) -> Option<Finding> {
-    Some(match probe {
+fn probe(probe: &Probe) -> Finding {
+    match probe {
         Probe::Answered => Finding::fine("answer", "the API server gets answers from the webhook"),
         Probe::Silent => Finding::error(
             "answer",
@@ -114,7 +114,7 @@ fn probe(probe: &Probe) -> Option<Finding> {
             "let Deployments be created in that namespace as a dry run, and try again",
         ),
         Probe::Untried(why) => Finding::warning("answer", format!("not probed: {why}"), ""),
-    })
+    }
 }
 
 fn pods(installation: &Installation) -> Vec<Finding> {

@@ -65,8 +65,7 @@ async fn list(
     let mut next = String::new();
     loop {
         let uri = format!("{path}?limit={PAGE}{next}");
-        let request =
-            Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        let request = Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
         let mut page: Value = client.request(request).await?;
         if let Some(items) = page["items"].as_array_mut() {
             for mut item in items.drain(..) {

@@ -188,11 +188,12 @@ impl Volumes {
 
     /// Name of the class that counts for a claim; `None` where it has none.
     pub fn class_name<'a>(&'a self, spec: &'a ClaimSpec) -> Option<&'a Arc<str>> {
-        if let Some(name) = &spec.class { Some(name).filter(|name| !name.is_empty()) } else {
+        if let Some(name) = &spec.class {
+            Some(name).filter(|name| !name.is_empty())
+        } else {
             let defaults = self.classes.values().filter(|class| class.default);
-            let newest = defaults.max_by_key(|class| {
-                (class.created_at, std::cmp::Reverse(Arc::clone(&class.name)))
-            });
+            let newest = defaults
+                .max_by_key(|class| (class.created_at, std::cmp::Reverse(Arc::clone(&class.name))));
             newest.map(|class| &class.name)
         }
     }

@@ -61,7 +61,6 @@ pub(super) struct Slot<'a> {
     pub(super) has_resources: bool,
     /// `resources.requests`, if it exists.
     pub(super) requests: Option<&'a ResourceList>,
-    pub(super) limits: Option<&'a ResourceList>,
     /// What the API server will read there once it has filled in its defaults.
     pub(super) amounts: [Amounts; 3],
 }
@@ -143,7 +142,6 @@ impl<'a> Subject<'a> {
                 image: container.image.as_deref().unwrap_or_default(),
                 has_resources: container.resources.is_some(),
                 requests,
-                limits,
                 amounts: Amounts::of(requests, limits, bounds),
             }
         };
@@ -183,7 +181,6 @@ impl<'a> Subject<'a> {
             image: container.image.as_deref().unwrap_or_default(),
             has_resources: true,
             requests: Some(&container.resources.requests),
-            limits: Some(&container.resources.limits),
             amounts: Amounts::of(
                 Some(&container.resources.requests),
                 Some(&container.resources.limits),

@@ -188,8 +188,8 @@ impl Offers {
             }
         }
         let set = |columns: Vec<usize>| {
-            let mut set = FixedBitSet::with_capacity(offers.columns.len());
-            columns.into_iter().for_each(|column| set.insert(column));
+            let mut set: FixedBitSet = columns.into_iter().collect();
+            set.grow(offers.columns.len());
             set
         };
         offers.crowded = crowded.into_iter().map(set).collect();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use harbinger::admission::{Endpoint, PolicySource, Reviewer};
 use harbinger::api::requestpolicy::RequestPolicySpec;
-use harbinger::policy::{self, PodView, RequestMeta, Snapshot};
+use harbinger::policy::{self, PodView, RequestMeta, Snapshot, User};
 use jiff::Timestamp;
 use mutate::Mutator;
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn snapshot(specs: &[Value]) -> Snapshot {
     Snapshot::new(
         "fuzz",
         compiled.collect(),
-        namespaces,
+        Arc::new(namespaces),
         BTreeSet::from(["kube-system".to_owned()]),
     )
 }
@@ -87,7 +87,8 @@ fn snapshot(specs: &[Value]) -> Snapshot {
 #[test]
 fn reviews() {
     let policies: PolicySource = Arc::new(ArcSwap::from_pointee(snapshot(&seeds::policies())));
-    let reviewer = Reviewer::new(policies, None, Arc::default(), Arc::new(now), false);
+    let reviewer =
+        Reviewer::new(policies, None, Arc::default(), Arc::default(), Arc::new(now), false);
     let corpus: Vec<Vec<u8>> =
         seeds::reviews().iter().map(|review| review.to_string().into_bytes()).collect();
     run("reviews", |mutator| {
@@ -125,7 +126,7 @@ fn policies() {
         let decided = catch_unwind(AssertUnwindSafe(|| {
             let snapshot = snapshot(std::slice::from_ref(&spec));
             if let Ok(view) = PodView::parse(&text) {
-                let meta = RequestMeta { namespace: "shop", now: now() };
+                let meta = RequestMeta { namespace: "shop", now: now(), user: User::default() };
                 let decision = policy::decide(&view, &meta, &snapshot);
                 drop((decision.mutation_warnings(), decision.validation_warnings()));
             }
@@ -148,7 +149,7 @@ fn patches() {
         let wrong = |why: String| (why, text.clone());
         let decide = |text: &str| -> Option<policy::Decision> {
             let view = PodView::parse(text).ok()?;
-            let meta = RequestMeta { namespace: "shop", now: now() };
+            let meta = RequestMeta { namespace: "shop", now: now(), user: User::default() };
             Some(policy::decide(&view, &meta, snapshot))
         };
         let Some(first) = decide(&text) else { return Ok(()) };

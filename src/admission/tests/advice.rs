@@ -51,7 +51,7 @@ async fn advice_asks_the_provisioner_and_does_without() {
     let budget = Budget {
         namespace: "shop".into(),
         name: "b".into(),
-        selector: Some(Default::default()),
+        selector: Some(LabelSelector::default()),
         min_available: None,
         max_unavailable: Some(crate::model::companions::Amount::Count(0)),
     };
