@@ -296,8 +296,8 @@ async fn in_force(plane: &Plane) -> Result<()> {
         }
         for case in cases().iter().filter(|case| case.kind == "init") {
             for mode in MODES {
-                let answer = dry_pod(&client, &name(case.environment, mode), &pod("only", "zero"));
-                let answer = answer.await?;
+                let (namespace, zero) = (name(case.environment, mode), pod("only", "zero"));
+                let answer = dry_pod(&client, &namespace, &zero).await?;
                 let acts = !answer.warnings.is_empty() || answer.code != 201;
                 ensure!(acts || matches!(mode, "Off" | "Shadow"), "{mode}: {answer:?}");
             }

@@ -1,7 +1,7 @@
 //! A plane with the chart's registrations, our webhook and request policies of every kind.
 
 use anyhow::{Context, Result, ensure};
-use harbinger::intent::{self, Intent};
+use harbinger::intent::{self, Inbox, Intent};
 use http::Method;
 use kube::Client;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! Advice on workloads, over HTTPS and with a provisioner to ask.
 
+use crate::model::labels::LabelSelector;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
