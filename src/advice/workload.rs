@@ -188,7 +188,7 @@ fn fleet(cost: &FleetCost) -> Option<String> {
     let nodes = if cost.nodes == 1 { "node" } else { "nodes" };
     let short = match cost.short {
         0 => String::new(),
-        short => format!("; {short} have no room for it"),
+        short => format!("; {short} lack room"),
     };
     let price = cost.per_hour;
     Some(format!("{what} {times} on {} {nodes}, {price}/h of their price{short}", cost.nodes))

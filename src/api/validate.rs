@@ -305,7 +305,7 @@ mod tests {
         let expected = [
             "spec.rules[0].default: \"0\": must be more than zero",
             "spec.match.namespaceSelector.matchExpressions[0].operator: \"In\": needs at least one value",
-            "spec.message: \"{what}\": unknown placeholder; use one of namespace, pod, container, resource, policy",
+            "spec.message: \"{what}\": unknown placeholder; use one of namespace, pod, container, resource, field, value, policy",
         ];
         assert_eq!(judge(policy), expected);
     }

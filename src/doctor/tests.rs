@@ -158,7 +158,7 @@ fn every_known_shape_is_found() {
                 bundle(i, &other.ca);
             },
             &["Error authority"],
-            "UnknownIssuer",
+            "invalid peer certificate",
         ),
         (
             "no authority",

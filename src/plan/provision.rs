@@ -445,6 +445,10 @@ fn numbered(snapshot: &Snapshot, reservation: &Reservation, most: u32) -> Vec<Ar
         let mut shape = (*reservation.shape).clone();
         for mounted in &mut shape.claims {
             *mounted = mounted.numbered(number);
+            // As the pod will say it: from what a claim was made is no matter once it is there.
+            if snapshot.volumes.claim(namespace, mounted).is_some() {
+                mounted.template = None;
+            }
         }
         shape
     });

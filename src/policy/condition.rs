@@ -26,6 +26,9 @@ const USUAL_ELEMENTS: u64 = 32;
 /// Bytes of an expression.
 const EXPRESSION_LIMIT: usize = 2048;
 
+/// Levels that an expression may nest; people write a handful.
+const DEEPEST: usize = 64;
+
 /// Steps that a regular expression counts for: it is compiled each time.
 const MATCHES_STEPS: u64 = 500;
 
@@ -50,6 +53,9 @@ pub enum Refused {
     /// It is too long.
     #[error("has {0} bytes, at most {EXPRESSION_LIMIT} are taken")]
     Long(usize),
+    /// It nests too deep.
+    #[error("nests too deep: at most {DEEPEST} levels are taken, four operators counting as one")]
+    Deep,
     /// It uses a variable that is not there.
     #[error("uses {0:?}; there are object, request and namespaceObject")]
     Variable(String),
@@ -84,6 +90,9 @@ impl Condition {
         if expression.len() > EXPRESSION_LIMIT {
             return Err(Refused::Long(expression.len()));
         }
+        if depth(expression) > DEEPEST {
+            return Err(Refused::Deep);
+        }
         let compiled = catch_unwind(|| env().compile(expression));
         let program = match compiled {
             Ok(Ok(program)) => program,
@@ -102,6 +111,29 @@ impl Condition {
         }
         Ok(Self { name: name.into(), program: Arc::new(program), steps })
     }
+}
+
+/// How deep an expression can nest, from above: brackets that are open at once, and signs, choices and
+/// operators, each of which may add a level. The parser and the evaluation recurse by it, and a stack
+/// that overflows ends the process.
+fn depth(expression: &str) -> usize {
+    let (mut open, mut deepest, mut others) = (0_usize, 0, 0);
+    for byte in expression.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            b'.' | b'!' | b'-' | b'?' | b'+' | b'*' | b'/' | b'%' | b'&' | b'|' | b'<' | b'>'
+            | b'=' => {
+                others += 1;
+            }
+            _ => {}
+        }
+    }
+    // Operators come in ones and twos.
+    deepest + others / 4
 }
 
 fn first_line(text: &str) -> String {
@@ -372,7 +404,10 @@ mod tests {
             ("object.metadata.", "is not CEL"),
             ("pod.metadata.name == 'a'", "uses \"pod\"; there are object, request and"),
             (&"x".repeat(3000), "has 3000 bytes"),
-            (&"(".repeat(1500), "is not CEL"),
+            (&"(".repeat(1500), "nests too deep"),
+            (&"!".repeat(1500), "nests too deep"),
+            (&"object.a".repeat(250), "nests too deep"),
+            (&"(".repeat(60), "is not CEL"),
             (
                 "object.a.all(a, object.a.all(b, object.a.all(c, object.a.all(d, a == d))))",
                 "steps for lists of 32 elements",
@@ -393,6 +428,8 @@ mod tests {
             let error = run(expression, pod()).unwrap_err();
             assert!(error.contains(part), "{expression}: {error}");
         }
+        let deep = format!("{}true{}", "(".repeat(30), ")".repeat(30));
+        assert_eq!(run(&format!("{deep} && {}", "!".repeat(100) + "true"), pod()), Ok(true));
         let twice = "object.l.all(a, object.l.all(b, a == b))";
         assert_eq!(run(twice, json!({ "l": [1, 1] })), Ok(true));
         let long: Vec<u32> = vec![1; 1000];
