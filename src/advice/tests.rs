@@ -70,7 +70,7 @@ fn facts(objects: &[Value]) -> Facts {
     facts
 }
 
-fn budget(rule: Value) -> Value {
+fn budget(rule: &Value) -> Value {
     let mut object = json!({ "kind": "PodDisruptionBudget", "metadata": { "name": "b" },
         "spec": { "selector": { "matchLabels": { "app": "web" } } } });
     object["spec"].as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
@@ -117,7 +117,7 @@ fn lines(object: &Value, beside: &[Value], quote: Option<&Quote>) -> Vec<String>
 #[test]
 fn a_sound_workload_hears_nothing() {
     assert!(lines(&sound(), &[], None).is_empty());
-    let beside = [budget(json!({ "minAvailable": 2 })), scaler(3, 9), class(1000, "Never")];
+    let beside = [budget(&json!({ "minAvailable": 2 })), scaler(3, 9), class(1000, "Never")];
     assert!(lines(&sound(), &beside, None).is_empty());
 }
 
@@ -136,28 +136,28 @@ fn each_fault_has_its_line() {
         (&with(&format!("{SPEC}/containers"), two), &[], None, &[missing]),
         (
             &sound(),
-            &[budget(json!({ "minAvailable": 3 }))],
+            &[budget(&json!({ "minAvailable": 3 }))],
             None,
             &["HB201: budget \"b\" (minAvailable 3) lets none of 3 pods go: it blocks drains"],
         ),
         (
             &one,
-            &[budget(json!({ "minAvailable": "50%" }))],
+            &[budget(&json!({ "minAvailable": "50%" }))],
             None,
             &["HB201: budget \"b\" (minAvailable 50%) lets none of 1 pods go: it blocks drains"],
         ),
         // Without replicas there is nothing to block.
-        (&with("/spec/replicas", 0.into()), &[budget(json!({ "minAvailable": 3 }))], None, &[]),
+        (&with("/spec/replicas", 0.into()), &[budget(&json!({ "minAvailable": 3 }))], None, &[]),
         (
             &sound(),
-            &[budget(json!({ "minAvailable": 2 })), scaler(2, 9)],
+            &[budget(&json!({ "minAvailable": 2 })), scaler(2, 9)],
             None,
             &["HB202: budget \"b\" (minAvailable 2) blocks drains while HPA \"h\" is at its \
                minimum of 2"],
         ),
         (
             &sound(),
-            &[budget(json!({ "maxUnavailable": 0 })), scaler(2, 9)],
+            &[budget(&json!({ "maxUnavailable": 0 })), scaler(2, 9)],
             None,
             &["HB201: budget \"b\" (maxUnavailable 0) lets none of 9 pods go: it blocks drains"],
         ),

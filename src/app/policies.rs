@@ -141,7 +141,9 @@ impl State {
                 Change::Replace(list) => {
                     let names: BTreeSet<String> = list.iter().map(ResourceExt::name_any).collect();
                     self.policies.retain(|name, _| names.contains(&**name));
-                    list.into_iter().for_each(|policy| self.hold(policy));
+                    for policy in list {
+                        self.hold(policy);
+                    }
                     self.listed[0] = true;
                 }
             },

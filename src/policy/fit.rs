@@ -14,6 +14,8 @@
 //! checks of the API server run over the result: if it would refuse the pod now and would not have
 //! before, nothing is set at all.
 
+use std::sync::Arc;
+
 use super::accept::{self, Requests};
 use super::bounds::{Bound, Bounds};
 use super::find::{Clamp, Finding};
@@ -99,7 +101,7 @@ fn least(min: Option<&Bound>, ratio: Option<&Bound>, limit: Option<i64>) -> Opti
     let by_ratio = ratio.zip(limit).filter(|(ratio, _)| ratio.amount > 0).map(|(ratio, limit)| {
         let amount =
             (i128::from(limit) * 1000 + i128::from(ratio.amount) - 1) / i128::from(ratio.amount);
-        Bound { amount: i64::try_from(amount).unwrap_or(i64::MAX), by: ratio.by.clone() }
+        Bound { amount: i64::try_from(amount).unwrap_or(i64::MAX), by: Arc::clone(&ratio.by) }
     });
     min.cloned().into_iter().chain(by_ratio).max_by_key(|bound| bound.amount)
 }

@@ -53,13 +53,13 @@ spec:
 ---
 apiVersion: v1
 kind: Node
-metadata: {name: n, labels: {topology.kubernetes.io/zone: us-east-1c, kubernetes.io/os: linux}}
+metadata: {name: n1, labels: {topology.kubernetes.io/zone: us-east-1c, kubernetes.io/os: linux}}
 status: {capacity: {cpu: 16, memory: 32Gi, pods: 50}, conditions: [{type: Ready, status: "True"}]}
 ---
 apiVersion: storage.k8s.io/v1
 kind: CSINode
-metadata: {name: n}
-spec: {drivers: [{name: ebs.csi.aws.com, nodeID: n, topologyKeys: [], allocatable: {count: COUNT}}]}
+metadata: {name: n1}
+spec: {drivers: [{name: ebs.csi.aws.com, nodeID: n1, topologyKeys: [], allocatable: {count: COUNT}}]}
 "#;
 
 fn report(count: u32) -> Value {
@@ -77,7 +77,7 @@ fn pods_go_where_the_files_say_their_volumes_are() {
     assert_eq!(report["nodes"].as_array().unwrap().len(), 1, "{report}");
     assert_eq!(report["nodes"][0]["zone"], "us-east-1b");
     assert_eq!(report["nodes"][0]["pods"], serde_json::json!(["default/db-1"]));
-    assert_eq!(report["existing"]["n"], serde_json::json!(["default/db-0"]));
+    assert_eq!(report["existing"]["n1"], serde_json::json!(["default/db-0"]));
     let reason = "PersistentVolumeClaim nobody does not exist; create it";
     assert_eq!(report["unschedulable"][0]["reasons"], serde_json::json!([reason]));
     let warnings = report["warnings"].to_string();

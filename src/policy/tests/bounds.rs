@@ -136,7 +136,7 @@ fn what_was_asked_for_comes_first_and_init_containers_only_peak() {
         &json!({ "requests.cpu": "1500m" }),
     );
     let big = json!({ "requests": { "cpu": "400m" } });
-    let snapshot = world(&[], &[half.clone()], &[]);
+    let snapshot = world(&[], std::slice::from_ref(&half), &[]);
     let both = pod(&json!([{ "name": "a", "resources": big }, { "name": "b" }]));
     assert_eq!(requests(&both, &snapshot), "400m/256Mi 100m/256Mi");
     let mut init = pod(&json!([{ "name": "a", "resources": big }]));
@@ -165,7 +165,7 @@ fn a_pod_is_not_moved_into_a_quota_that_refuses_it() {
         (scoped("Terminating", json!({ "requests.memory": "64Mi" })), "250m/256Mi"),
         (scoped("NotTerminating", json!({ "requests.memory": "64Mi" })), "250m/64Mi"),
     ] {
-        let snapshot = world(&[], &[quota.clone()], &[]);
+        let snapshot = world(&[], std::slice::from_ref(&quota), &[]);
         assert_eq!(requests(&bare, &snapshot), expected, "{quota:?}");
     }
     let class = |operator: &str, values: Value| {
