@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use harbinger::api::requestpolicy::{RequestPolicy, RequestPolicyStatus};
 use http::Method;
+use kube::config::KubeConfigOptions;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use testbed::install::Chart;
@@ -141,7 +142,8 @@ async fn trusted(world: &World) -> Result<()> {
         world.plane.kubectl(&args, "").await?;
         let file = world.plane.service_account_kubeconfig(namespace, "ci").await?;
         let config = kube::config::Kubeconfig::read_from(file)?;
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
+        let config =
+            kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let front = app(&json!({"tier": "front"}), &json!({}));
         let answer = dry_pod(&client, &world.shop, &front).await?;
