@@ -430,8 +430,7 @@ fn daemon_sets_are_priced_across_the_fleet() {
     };
     assert_eq!(
         told(&new),
-        ["HB104: takes cpu 400m, memory 2Gi on 2 nodes, $0.0250/h of their price; 1 have no room \
-          for it"]
+        ["HB104: takes cpu 400m, memory 2Gi on 2 nodes, $0.0250/h of their price; 1 lack room"]
     );
     let mut larger = asked.clone();
     larger.before = Some(asked.template.clone());
