@@ -7,6 +7,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     reason = "tests fail by panicking, and this one runs for a time"
 )]
 

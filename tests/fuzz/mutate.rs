@@ -93,13 +93,13 @@ const KEYS: &[&str] = &[
 ];
 
 /// Makes inputs from a seed.
-pub struct Mutator {
+pub(crate) struct Mutator {
     random: Pcg64Mcg,
 }
 
 impl Mutator {
     /// The same seed makes the same inputs.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { random: Pcg64Mcg::seed_from_u64(seed) }
     }
 
@@ -108,12 +108,12 @@ impl Mutator {
     }
 
     /// One of them.
-    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
 
     /// Changes a few places of a body.
-    pub fn bytes(&mut self, body: &mut Vec<u8>) {
+    pub(crate) fn bytes(&mut self, body: &mut Vec<u8>) {
         for _ in 0..=self.below(6) {
             let at = self.below(body.len() + 1);
             match self.below(7) {
@@ -160,7 +160,7 @@ impl Mutator {
     }
 
     /// Changes a few values of a tree.
-    pub fn tree(&mut self, value: &mut Value) {
+    pub(crate) fn tree(&mut self, value: &mut Value) {
         for _ in 0..=self.below(4) {
             let depth = self.below(9);
             self.descend(value, depth);

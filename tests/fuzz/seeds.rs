@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Pods of every kind of container, and with every way to lack a request.
-pub fn pods() -> Vec<Value> {
+pub(crate) fn pods() -> Vec<Value> {
     let full = json!({ "requests": { "cpu": "250m", "memory": "256Mi" } });
     let half = json!({ "requests": { "cpu": "250m" }, "limits": { "memory": "1Gi" } });
     let zero = json!({ "requests": { "cpu": "0", "memory": 0 } });
@@ -38,7 +38,7 @@ pub fn pods() -> Vec<Value> {
 }
 
 /// Policies with every action and every part of a match.
-pub fn policies() -> Vec<Value> {
+pub(crate) fn policies() -> Vec<Value> {
     let rules = |cpu: &str, memory: &str| {
         let rule = |resource: &str, action: &str, amount: &str| match action {
             "Default" | "Shadow" => {
@@ -70,7 +70,7 @@ pub fn policies() -> Vec<Value> {
 }
 
 /// Reviews of pods, workloads and scales.
-pub fn reviews() -> Vec<Value> {
+pub(crate) fn reviews() -> Vec<Value> {
     let review = |group: &str, kind: &str, resource: &str, sub: Value, object: Value| {
         json!({
             "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
