@@ -7,7 +7,14 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts and shares of a benchmark"
+)]
 
+#[expect(dead_code, reason = "another benchmark needs the moment")]
 #[path = "shared/payload.rs"]
 mod payload;
 
