@@ -8,17 +8,15 @@ use tokio::sync::mpsc;
 
 use crate::advice::Facts;
 use crate::cluster::Change;
-use crate::k8s::watch::Watches;
+use crate::k8s::watch::{Place, Watches};
 use crate::model::companions::{Budget, Priority, Scaler};
 
 /// Changes that may wait to be folded.
 const QUEUE: usize = 256;
 
-type Key = (Arc<str>, Arc<str>);
-
 enum Message {
-    Budget(Change<Key, Budget>),
-    Scaler(Change<Key, Scaler>),
+    Budget(Change<Place, Budget>),
+    Scaler(Change<Place, Scaler>),
     Priority(Change<Arc<str>, Priority>),
 }
 

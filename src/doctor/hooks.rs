@@ -79,36 +79,28 @@ impl Hook {
 pub fn hooks(installation: &Installation) -> Vec<Hook> {
     let mut all = Vec::new();
     let dry_runs = |effects: &str| matches!(effects, "None" | "NoneOnDryRun");
-    for configuration in &installation.mutating {
-        for hook in configuration.webhooks.iter().flatten() {
-            all.push(Hook {
-                configuration: configuration.metadata.name.clone().unwrap_or_default(),
-                name: hook.name.clone(),
-                client: hook.client_config.clone(),
-                fails: hook.failure_policy.as_deref() != Some("Ignore"),
-                timeout: hook.timeout_seconds.unwrap_or(10),
-                dry_runs: dry_runs(&hook.side_effects),
-                namespaces: selector(hook.namespace_selector.as_ref()),
-                objects: selector(hook.object_selector.as_ref()),
-                rules: hook.rules.clone().unwrap_or_default(),
-            });
-        }
+    // Two types of one form.
+    macro_rules! read {
+        ($configurations:expr) => {
+            for configuration in $configurations {
+                for hook in configuration.webhooks.iter().flatten() {
+                    all.push(Hook {
+                        configuration: configuration.metadata.name.clone().unwrap_or_default(),
+                        name: hook.name.clone(),
+                        client: hook.client_config.clone(),
+                        fails: hook.failure_policy.as_deref() != Some("Ignore"),
+                        timeout: hook.timeout_seconds.unwrap_or(10),
+                        dry_runs: dry_runs(&hook.side_effects),
+                        namespaces: selector(hook.namespace_selector.as_ref()),
+                        objects: selector(hook.object_selector.as_ref()),
+                        rules: hook.rules.clone().unwrap_or_default(),
+                    });
+                }
+            }
+        };
     }
-    for configuration in &installation.validating {
-        for hook in configuration.webhooks.iter().flatten() {
-            all.push(Hook {
-                configuration: configuration.metadata.name.clone().unwrap_or_default(),
-                name: hook.name.clone(),
-                client: hook.client_config.clone(),
-                fails: hook.failure_policy.as_deref() != Some("Ignore"),
-                timeout: hook.timeout_seconds.unwrap_or(10),
-                dry_runs: dry_runs(&hook.side_effects),
-                namespaces: selector(hook.namespace_selector.as_ref()),
-                objects: selector(hook.object_selector.as_ref()),
-                rules: hook.rules.clone().unwrap_or_default(),
-            });
-        }
-    }
+    read!(&installation.mutating);
+    read!(&installation.validating);
     all
 }
 

@@ -64,14 +64,10 @@ fn place<K: Resource>(object: &K) -> Place {
 impl Watches {
     /// Watches everything that the cluster's state is made of, except workloads.
     pub fn cluster<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
-        let key = |meta: &dyn Fn() -> (String, String)| -> (Arc<str>, Arc<str>) {
-            let (namespace, name) = meta();
-            (namespace.into(), name.into())
-        };
         self.start::<PodObject, _, _, _>(
             watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed"),
             to,
-            move |pod| key(&|| (pod.namespace().unwrap_or_default(), pod.name_any())),
+            place,
             |pod| Some(PodWire::from(pod).to_pod(Arc::new)),
             move |change| wrap(Event::Pods(change)),
         );
@@ -108,7 +104,7 @@ impl Watches {
         self.start::<ClaimObject, _, _, _>(
             watcher::Config::default(),
             to,
-            |claim| (claim.namespace().unwrap_or_default().into(), claim.name_any().into()),
+            place,
             |claim| Some(ClaimWire::from(claim).to_claim()),
             move |change| wrap(Event::VolumeClaims(change)),
         );
