@@ -2,7 +2,7 @@
 
 use super::compile::{Compiled, Shape};
 use super::host::{Host, State};
-use super::removal::{filling_order, times};
+use super::problem::NodeSlot;
 use super::solution::Placement;
 use super::topology::Kind;
 
@@ -53,6 +53,27 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
     }
     placements.sort_unstable();
     placements
+}
+
+/// Nodes that take pods at once before those on their way, by name.
+pub(super) fn filling_order(nodes: &[NodeSlot]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
+    order.sort_by_key(|at| (!nodes[*at].initialized, &nodes[*at].name, *at));
+    order
+}
+
+/// How many times `asked` fits into `free`, at most `most` times.
+pub(super) fn times(asked: &[i64], free: &[i64], most: u32) -> u32 {
+    let mut fit = i64::from(most);
+    for (asked, free) in asked.iter().zip(free) {
+        if *asked > 0 {
+            if free < asked {
+                return 0;
+            }
+            fit = fit.min(free / asked);
+        }
+    }
+    u32::try_from(fit).unwrap_or(0)
 }
 
 /// How many pods of a shape the node's room takes.

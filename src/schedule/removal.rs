@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::compile::{Offers, share};
+use super::existing::{filling_order, times};
 use super::feasible;
 use super::problem::{Demand, NodeSlot, Options, Problem};
 use super::solution::{Placement, Solution};
@@ -33,6 +34,8 @@ pub struct Removals {
     /// The same pools without nodes, for what must be bought.
     bare: Problem,
     offers: Offers,
+    /// The greatest room of any type.
+    largest: Vec<i64>,
     /// Pods that keep others away, each kind once.
     owners: Vec<Arc<PodShape>>,
     /// Positions of nodes in the order in which they are filled, and their free room.
@@ -70,12 +73,13 @@ impl Removals {
             .collect();
         let owners = owners.into_values().collect();
         let bare = Problem { nodes: Vec::new(), ..problem.clone() };
-        Self { problem, bare, offers, owners, order, free, blocks, admits: BTreeMap::new() }
+        let (largest, admits) = (offers.largest(), BTreeMap::new());
+        Self { problem, bare, offers, largest, owners, order, free, blocks, admits }
     }
 
     /// Where `pods` go when the nodes at positions `removed` are not there. They are pods of nodes
-    /// that the problem had: resources that nobody there asked for are not counted. Positions in the answer
-    /// are those of the problem's nodes and of `pods`; its cost is that of nodes to buy.
+    /// that the problem had: resources that nobody there asked for are not counted. Positions in the
+    /// answer are those of the problem's nodes and of `pods`; its cost is that of nodes to buy.
     pub fn without(&mut self, removed: &[usize], pods: &Moving) -> Solution {
         debug_assert!(pods.iter().all(|(pod, _)| self.offers.knows(&pod.requests)));
         if pods.iter().all(|(pod, _)| self.is_free(pod)) {
@@ -102,8 +106,7 @@ impl Removals {
 
     fn by_index(&mut self, removed: &[usize], pods: &Moving) -> Solution {
         let mut order: Vec<usize> = (0..pods.len()).collect();
-        let largest = self.offers.largest();
-        let size = |at: usize| share(&self.offers.vector(&pods[at].0.requests), &largest);
+        let size = |at: usize| share(&self.offers.vector(&pods[at].0.requests), &self.largest);
         // As in a solve: high priority first, then what asks for much.
         order.sort_by_cached_key(|at| {
             let pod = &pods[*at].0;
@@ -201,27 +204,6 @@ impl Removals {
         }
         solution
     }
-}
-
-/// Nodes that take pods at once before those on their way, by name.
-pub(super) fn filling_order(nodes: &[NodeSlot]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..nodes.len()).collect();
-    order.sort_by_key(|at| (!nodes[*at].initialized, &nodes[*at].name, *at));
-    order
-}
-
-/// How many times `asked` fits into `free`, at most `most` times.
-pub(super) fn times(asked: &[i64], free: &[i64], most: u32) -> u32 {
-    let mut fit = i64::from(most);
-    for (asked, free) in asked.iter().zip(free) {
-        if *asked > 0 {
-            if free < asked {
-                return 0;
-            }
-            fit = fit.min(free / asked);
-        }
-    }
-    u32::try_from(fit).unwrap_or(0)
 }
 
 /// The solution with other numbers for its demands outside of placements.

@@ -43,7 +43,7 @@ pub(super) fn repair(problem: &Problem, offers: &Offers, solution: &mut Solution
         + solution.placements.len();
     let mut trials = Trials { problem, offers, left: BUDGET / placed.max(20) };
     for demand in waiting {
-        while solution.unplaced.iter().any(|unplaced| unplaced.demand == demand) {
+        while trials.left > 0 && solution.unplaced.iter().any(|u| u.demand == demand) {
             let Some(better) = trials.place(solution, demand) else { break };
             *solution = better;
         }
@@ -132,9 +132,12 @@ impl Trials<'_> {
             kinds.insert(keys.iter().map(value).collect());
         }
         let mut bare = Problem {
-            nodes: Vec::new(),
+            pools: self.problem.pools.clone(),
+            daemons: self.problem.daemons.clone(),
+            namespaces: self.problem.namespaces.clone(),
+            volumes: self.problem.volumes.clone(),
             options: Options { bound: false, improve: 0, ..self.problem.options.clone() },
-            ..self.problem.clone()
+            ..Problem::default()
         };
         self.use_limits(&mut bare, solution);
         let mut nodes: Vec<NewNode> = Vec::new();
