@@ -10,9 +10,13 @@ pub mod volume;
 pub mod workload;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::labels::Labels;
 use super::pod::OwnerRef;
@@ -98,10 +102,62 @@ impl MetaWire {
     }
 }
 
+/// A JSON object. Derived readers take a list of an object's fields as well, in their order; what
+/// writes into the object by path then finds a list.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        reader.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+/// Reads an object that may be absent or `null`.
+pub(crate) fn object<'de, D, T>(reader: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::<Object<T>>::deserialize(reader)?.map(|object| object.0))
+}
+
+/// Reads an object; one that is absent or `null` is the default.
+pub(crate) fn object_or_default<'de, D, T>(reader: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(object(reader)?.unwrap_or_default())
+}
+
+/// Reads a list of objects; `null` is the empty list.
+pub(crate) fn objects<'de, D, T>(reader: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Option::<Vec<Object<T>>>::deserialize(reader)?;
+    Ok(list.into_iter().flatten().map(|object| object.0).collect())
+}
+
 /// Reads `null` as the default, as the API server does for lists and maps.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
-    D: serde::Deserializer<'de>,
+    D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::model::labels::Labels;
-use crate::model::wire::or_default;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
+use crate::model::wire::{Object, object, object_or_default, objects, or_default};
 
 /// A pod as far as decisions read it.
 #[derive(Debug, Default, Deserialize)]
@@ -21,9 +21,9 @@ pub struct PodView<'a> {
     /// The text that was read; patches are tried on it.
     #[serde(skip)]
     pub(super) raw: &'a str,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     pub(super) metadata: Option<MetaView<'a>>,
-    #[serde(borrow, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "object_or_default")]
     pub(super) spec: SpecView<'a>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct MetaView<'a> {
     pub(super) generate_name: Option<Cow<'a, str>>,
     #[serde(deserialize_with = "or_default")]
     pub(super) labels: Labels,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     pub(super) annotations: Option<AnnotationsView<'a>>,
     #[serde(borrow, deserialize_with = "or_default")]
     pub(super) owner_references: Vec<OwnerView<'a>>,
@@ -67,10 +67,11 @@ pub(super) struct OwnerView<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct SpecView<'a> {
-    #[serde(borrow, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "objects")]
     pub(super) containers: Vec<ContainerView<'a>>,
-    #[serde(borrow, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "objects")]
     pub(super) init_containers: Vec<ContainerView<'a>>,
+    #[serde(deserialize_with = "object")]
     pub(super) resources: Option<ResourcesWire>,
     #[serde(deserialize_with = "or_default")]
     pub(super) overhead: ResourceList,
@@ -90,6 +91,7 @@ pub(super) struct ContainerView<'a> {
     pub(super) image: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) restart_policy: Option<Cow<'a, str>>,
+    #[serde(deserialize_with = "object")]
     pub(super) resources: Option<ResourcesView>,
 }
 
@@ -103,7 +105,7 @@ pub(super) struct ResourcesView {
 impl<'a> PodView<'a> {
     /// Reads the JSON text of a pod.
     pub fn parse(raw: &'a str) -> Result<Self, serde_json::Error> {
-        let mut view: Self = serde_json::from_str(raw)?;
+        let Object(mut view) = serde_json::from_str::<Object<Self>>(raw)?;
         view.raw = raw;
         Ok(view)
     }

@@ -252,3 +252,20 @@ fn warnings_stay_within_the_limits_of_the_api_server() {
     assert!(decision.audit.values().all(|value| value.len() <= 1 << 11));
     assert!(decision.patch_dropped.is_none());
 }
+
+/// What the fuzzer found: a list in the place of an object was read as its fields in order, and the
+/// patch into it could not apply.
+#[test]
+fn a_list_is_no_object() {
+    for pod in [
+        "[]",
+        r#"{"metadata":[]}"#,
+        r#"{"spec":[]}"#,
+        r#"{"spec":{"containers":[[]]}}"#,
+        r#"{"spec":{"initContainers":[[]]}}"#,
+        r#"{"spec":{"containers":[{"name":"a","resources":[]}]}}"#,
+    ] {
+        let error = PodView::parse(pod).unwrap_err().to_string();
+        assert!(error.contains("expected an object"), "{pod}: {error}");
+    }
+}
