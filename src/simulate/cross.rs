@@ -86,13 +86,22 @@ fn of_pool(input: &Input, name: &str, error: &FieldError) -> InputError {
     }
 }
 
+/// How many pods the input makes.
+pub fn pods(input: &Input) -> u64 {
+    let listed = u64::try_from(input.pods.len()).unwrap_or(u64::MAX);
+    let made = input.workloads.iter().map(|(kind, workload)| u64::from(wanted(*kind, workload)));
+    made.fold(listed, u64::saturating_add)
+}
+
 /// More pods than can be planned, which would cost memory without end.
 fn counts(input: &Input, errors: &mut Vec<InputError>) {
-    let mut all = u64::try_from(input.pods.len()).unwrap_or(u64::MAX);
+    let all = pods(input);
+    if all <= MOST_PODS {
+        return;
+    }
     let mut largest: Option<(u64, InputError)> = None;
     for (kind, workload) in &input.workloads {
         let count = u64::from(wanted(*kind, workload));
-        all = all.saturating_add(count);
         if largest.as_ref().is_some_and(|(most, _)| *most >= count) {
             continue;
         }
@@ -104,9 +113,6 @@ fn counts(input: &Input, errors: &mut Vec<InputError>) {
             message: String::new(),
         };
         largest = Some((count, error));
-    }
-    if all <= MOST_PODS {
-        return;
     }
     let (count, error) = largest.unwrap_or_else(|| {
         let nowhere =

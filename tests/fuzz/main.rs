@@ -1,4 +1,4 @@
-//! Fuzzing of what strangers send: reviews, policies and pods.
+//! Fuzzing of what strangers send: reviews, policies, pods and manifests.
 //!
 //! `make fuzz` runs each target for ten minutes; `cargo test` a second. A failure prints the seed and
 //! the input, and `HARBINGER_FUZZ_SEED` begins there again. Inputs are mutations of real ones: bytes
@@ -12,6 +12,7 @@
 )]
 
 mod mutate;
+mod plans;
 mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,7 @@ fn first_seed() -> u64 {
 
 /// Runs a target until its time is over. `one` makes an input, tries it, and gives it back as text
 /// when something is wrong.
-fn run(name: &str, mut one: impl FnMut(&mut Mutator) -> Result<(), (String, String)>) {
+pub(crate) fn run(name: &str, mut one: impl FnMut(&mut Mutator) -> Result<(), (String, String)>) {
     let (start, time) = (Instant::now(), Duration::from_secs(seconds()));
     let mut seed = first_seed();
     let mut inputs = 0;
@@ -65,7 +66,7 @@ fn run(name: &str, mut one: impl FnMut(&mut Mutator) -> Result<(), (String, Stri
     );
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 

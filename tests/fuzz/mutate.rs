@@ -60,6 +60,17 @@ const WORDS: &[&str] = &[
     "nvidia.com/gpu",
     "2026-06-01T12:00:00Z",
     "harbinger.sh/request-policy",
+    "topology.kubernetes.io/zone",
+    "kubernetes.io/hostname",
+    "a",
+    "n",
+    "team",
+    "NotIn",
+    "Gt",
+    "DoNotSchedule",
+    "ScheduleAnyway",
+    "Honor",
+    "NoSchedule",
 ];
 
 /// Keys that mean something.
@@ -90,6 +101,20 @@ const KEYS: &[&str] = &[
     "containerKinds",
     "message",
     "priority",
+    "nodeSelector",
+    "topologyKey",
+    "labelSelector",
+    "matchLabels",
+    "maxSkew",
+    "minDomains",
+    "whenUnsatisfiable",
+    "operator",
+    "values",
+    "replicas",
+    "minValues",
+    "nodes",
+    "claimName",
+    "price",
 ];
 
 /// Makes inputs from a seed.
