@@ -14,11 +14,11 @@ type Key = (Arc<str>, Arc<str>);
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Disruption budgets.
-    pub budgets: Arc<BTreeMap<Key, Budget>>,
+    pub budgets: Arc<BTreeMap<Key, Arc<Budget>>>,
     /// Autoscalers.
-    pub scalers: Arc<BTreeMap<Key, Scaler>>,
+    pub scalers: Arc<BTreeMap<Key, Arc<Scaler>>>,
     /// Priority classes by name.
-    pub priorities: Arc<BTreeMap<Arc<str>, Priority>>,
+    pub priorities: Arc<BTreeMap<Arc<str>, Arc<Priority>>>,
 }
 
 impl Facts {
@@ -27,6 +27,7 @@ impl Facts {
         let here = of(&self.budgets, namespace).map(|(_, budget)| budget);
         here.take_while(|budget| *budget.namespace == *namespace)
             .filter(|budget| budget.selects(namespace, labels))
+            .map(|budget| &**budget)
             .collect()
     }
 
@@ -35,6 +36,7 @@ impl Facts {
         let here = of(&self.scalers, namespace).map(|(_, scaler)| scaler);
         here.take_while(|scaler| *scaler.namespace == *namespace)
             .find(|scaler| scaler.scales(namespace, kind, name))
+            .map(|scaler| &**scaler)
     }
 }
 

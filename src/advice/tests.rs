@@ -50,20 +50,21 @@ fn facts(objects: &[Value]) -> Facts {
                     serde_json::from_value(object).unwrap();
                 let budget = Budget::from(budget);
                 let key = (Arc::clone(&budget.namespace), Arc::clone(&budget.name));
-                Arc::make_mut(&mut facts.budgets).insert(key, budget);
+                Arc::make_mut(&mut facts.budgets).insert(key, Arc::new(budget));
             }
             "HorizontalPodAutoscaler" => {
                 let scaler: k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler =
                     serde_json::from_value(object).unwrap();
                 let scaler = Scaler::from(scaler);
                 let key = (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
-                Arc::make_mut(&mut facts.scalers).insert(key, scaler);
+                Arc::make_mut(&mut facts.scalers).insert(key, Arc::new(scaler));
             }
             _ => {
                 let class: k8s_openapi::api::scheduling::v1::PriorityClass =
                     serde_json::from_value(object).unwrap();
                 let class = Priority::from(class);
-                Arc::make_mut(&mut facts.priorities).insert(Arc::clone(&class.name), class);
+                let classes = Arc::make_mut(&mut facts.priorities);
+                classes.insert(Arc::clone(&class.name), Arc::new(class));
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Keeping what stands beside workloads, for advice.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -47,36 +46,14 @@ fn fold(facts: &mut Facts, message: Message) -> bool {
     match message {
         Message::Budget(change) => {
             let key = |budget: &Budget| (Arc::clone(&budget.namespace), Arc::clone(&budget.name));
-            apply(&mut facts.budgets, change, key)
+            change.fold_into(&mut facts.budgets, key)
         }
         Message::Scaler(change) => {
             let key = |scaler: &Scaler| (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
-            apply(&mut facts.scalers, change, key)
+            change.fold_into(&mut facts.scalers, key)
         }
         Message::Priority(change) => {
-            apply(&mut facts.priorities, change, |class: &Priority| Arc::clone(&class.name))
+            change.fold_into(&mut facts.priorities, |class| Arc::clone(&class.name))
         }
     }
-}
-
-/// Applies a change. Most are changes of status, which is not kept: they copy nothing.
-fn apply<K: Clone + Ord, T: Clone + PartialEq>(
-    map: &mut Arc<BTreeMap<K, T>>,
-    change: Change<K, T>,
-    key: impl Fn(&T) -> K,
-) -> bool {
-    match change {
-        Change::Upsert(object) => {
-            let name = key(&object);
-            if map.get(&name) == Some(&object) {
-                return false;
-            }
-            Arc::make_mut(map).insert(name, object);
-        }
-        Change::Delete(name) => drop(Arc::make_mut(map).remove(&name)),
-        Change::Replace(list) => {
-            *map = Arc::new(list.into_iter().map(|object| (key(&object), object)).collect());
-        }
-    }
-    true
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kube::{Resource, ResourceExt};
 use tokio::sync::mpsc;
 
 use crate::api::ec2nodeclass::EC2NodeClass;
@@ -46,9 +47,12 @@ pub(super) fn follow<M: Send + 'static>(
     watches.tracker.spawn(async move {
         let mut state = State::default();
         while let Some(message) = inbox.recv().await {
-            state.fold(message);
+            let mut changed = state.fold(message);
             while let Ok(message) = inbox.try_recv() {
-                state.fold(message);
+                changed |= state.fold(message);
+            }
+            if !changed {
+                continue;
             }
             let rooms: Arc<[Resources]> = state.rooms().into();
             if state.last.as_ref() == Some(&rooms) {
@@ -64,32 +68,28 @@ pub(super) fn follow<M: Send + 'static>(
 
 #[derive(Default)]
 struct State {
-    pools: BTreeMap<Arc<str>, NodePool>,
-    classes: BTreeMap<Arc<str>, EC2NodeClass>,
-    daemons: BTreeMap<Place, Arc<PodShape>>,
+    pools: Arc<BTreeMap<Arc<str>, Arc<NodePool>>>,
+    classes: Arc<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    daemons: Arc<BTreeMap<Place, Arc<(Place, Arc<PodShape>)>>>,
     last: Option<Arc<[Resources]>>,
 }
 
 impl State {
-    fn fold(&mut self, message: Message) {
-        let name = |name: Option<&String>| -> Arc<str> { name.map_or("", String::as_str).into() };
+    /// Says whether something changed.
+    fn fold(&mut self, message: Message) -> bool {
         match message {
-            Message::Pool(change) => {
-                fold(&mut self.pools, change, |pool| (name(pool.metadata.name.as_ref()), pool));
+            Message::Pool(change) => change.fold_into(&mut self.pools, name_of),
+            Message::Class(change) => change.fold_into(&mut self.classes, name_of),
+            Message::Daemon(change) => {
+                change.fold_into(&mut self.daemons, |(place, _)| place.clone())
             }
-            Message::Class(change) => {
-                fold(&mut self.classes, change, |class| {
-                    (name(class.metadata.name.as_ref()), class)
-                });
-            }
-            Message::Daemon(change) => fold(&mut self.daemons, change, |daemon| daemon),
         }
     }
 
     fn rooms(&self) -> Vec<Resources> {
         let Ok(catalog) = Catalog::built_in() else { return Vec::new() };
         let mut types: BTreeMap<&str, Arc<[Arc<InstanceType>]>> = BTreeMap::new();
-        for (name, class) in &self.classes {
+        for (name, class) in self.classes.iter() {
             let settings = ClassSettings::of(&class.spec);
             let spot = SpotPrices::Discount(0);
             if let Ok(offered) = catalog.instance_types(PRICED_REGION, &settings, &spot) {
@@ -110,16 +110,10 @@ impl State {
                 pool: Arc::new(pool),
             })
         });
-        largest_rooms(pools.collect(), self.daemons.values().cloned().collect())
+        largest_rooms(pools.collect(), self.daemons.values().map(|daemon| Arc::clone(&daemon.1)).collect())
     }
 }
 
-fn fold<K: Ord, T, V>(map: &mut BTreeMap<K, V>, change: Change<K, T>, entry: impl Fn(T) -> (K, V)) {
-    match change {
-        Change::Upsert(object) => map.extend([entry(object)]),
-        Change::Delete(key) => {
-            map.remove(&key);
-        }
-        Change::Replace(list) => *map = list.into_iter().map(entry).collect(),
-    }
+fn name_of<K: Resource>(object: &K) -> Arc<str> {
+    object.name_any().into()
 }

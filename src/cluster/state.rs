@@ -23,6 +23,41 @@ pub enum Change<K, T> {
     Replace(Vec<T>),
 }
 
+impl<K: Ord + Clone, T: PartialEq> Change<K, T> {
+    /// Folds the change into a map and says whether that changed it. Objects that are as they were keep their place in memory.
+    pub fn fold_into(self, all: &mut Arc<BTreeMap<K, Arc<T>>>, key: impl Fn(&T) -> K) -> bool {
+        match self {
+            Self::Upsert(object) => {
+                let key = key(&object);
+                if all.get(&key).is_some_and(|old| **old == object) {
+                    return false;
+                }
+                Arc::make_mut(all).insert(key, Arc::new(object));
+                true
+            }
+            Self::Delete(key) => {
+                all.contains_key(&key) && Arc::make_mut(all).remove(&key).is_some()
+            }
+            Self::Replace(list) => {
+                let mut changed = false;
+                let mut next = BTreeMap::new();
+                for object in list {
+                    let key = key(&object);
+                    let old = all.get(&key).filter(|old| ***old == object);
+                    changed |= old.is_none();
+                    let object = old.map_or_else(|| Arc::new(object), Arc::clone);
+                    next.insert(key, object);
+                }
+                changed |= next.len() != all.len();
+                if changed {
+                    *all = Arc::new(next);
+                }
+                changed
+            }
+        }
+    }
+}
+
 /// A change of the cluster.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "claims are rare, and events are folded at once")]
@@ -117,19 +152,19 @@ impl State {
                     pod
                 });
                 let key = |pod: &Pod| (Arc::clone(&pod.shape.namespace), Arc::clone(&pod.name));
-                (listed, fold(&mut snapshot.pods, change, key))
+                (listed, change.fold_into(&mut snapshot.pods, key))
             }
             Event::Nodes(change) => (
                 listed(&change, "nodes"),
-                fold(&mut snapshot.nodes, change, |n| Arc::clone(&n.name)),
+                change.fold_into(&mut snapshot.nodes, |n| Arc::clone(&n.name)),
             ),
             Event::Claims(change) => (
                 listed(&change, "claims"),
-                fold(&mut snapshot.claims, change, |c| Arc::clone(&c.name)),
+                change.fold_into(&mut snapshot.claims, |c| Arc::clone(&c.name)),
             ),
             Event::Pools(change) => (
                 listed(&change, "pools"),
-                fold(&mut snapshot.pools, change, |p| Arc::clone(&p.name)),
+                change.fold_into(&mut snapshot.pools, |p| Arc::clone(&p.name)),
             ),
             Event::Workloads(kind, change) => {
                 let listed = listed(&change, kind.name());
@@ -142,19 +177,19 @@ impl State {
             Event::VolumeClaims(change) => {
                 let key = |c: &VolumeClaim| (Arc::clone(&c.namespace), Arc::clone(&c.name));
                 let listed = listed(&change, "volume claims");
-                (listed, fold(&mut snapshot.volumes.claims, change, key))
+                (listed, change.fold_into(&mut snapshot.volumes.claims, key))
             }
             Event::Volumes(change) => (
                 listed(&change, "volumes"),
-                fold(&mut snapshot.volumes.volumes, change, |v| Arc::clone(&v.name)),
+                change.fold_into(&mut snapshot.volumes.volumes, |v| Arc::clone(&v.name)),
             ),
             Event::StorageClasses(change) => (
                 listed(&change, "storage classes"),
-                fold(&mut snapshot.volumes.classes, change, |c| Arc::clone(&c.name)),
+                change.fold_into(&mut snapshot.volumes.classes, |c| Arc::clone(&c.name)),
             ),
             Event::CsiNodes(change) => (
                 listed(&change, "CSI nodes"),
-                fold(&mut snapshot.volumes.nodes, change, |n| Arc::clone(&n.name)),
+                change.fold_into(&mut snapshot.volumes.nodes, |n| Arc::clone(&n.name)),
             ),
             Event::Namespaces(change) => {
                 let listed = listed(&change, "namespaces");
@@ -194,41 +229,6 @@ fn map<K, T>(change: Change<K, T>, mut f: impl FnMut(T) -> T) -> Change<K, T> {
     }
 }
 
-/// Folds a change into a map; objects that did not change keep their place in memory.
-fn fold<K: Ord + Clone, T: PartialEq>(
-    all: &mut Arc<BTreeMap<K, Arc<T>>>,
-    change: Change<K, T>,
-    key: impl Fn(&T) -> K,
-) -> bool {
-    match change {
-        Change::Upsert(object) => {
-            let key = key(&object);
-            if all.get(&key).is_some_and(|old| **old == object) {
-                return false;
-            }
-            Arc::make_mut(all).insert(key, Arc::new(object));
-            true
-        }
-        Change::Delete(key) => all.contains_key(&key) && Arc::make_mut(all).remove(&key).is_some(),
-        Change::Replace(list) => {
-            let mut changed = false;
-            let mut next = BTreeMap::new();
-            for object in list {
-                let key = key(&object);
-                let old = all.get(&key).filter(|old| ***old == object);
-                changed |= old.is_none();
-                let object = old.map_or_else(|| Arc::new(object), Arc::clone);
-                next.insert(key, object);
-            }
-            changed |= next.len() != all.len();
-            if changed {
-                *all = Arc::new(next);
-            }
-            changed
-        }
-    }
-}
-
 type Workloads = BTreeMap<(WorkloadKind, ObjectKey), Arc<Workload>>;
 
 fn fold_kind(
@@ -248,15 +248,15 @@ fn fold_kind(
                 all.keys().filter(|k| k.0 == kind && !kept.contains(*k)).cloned().collect()
             };
             for name in gone {
-                changed |= fold(all, Change::Delete(name), key);
+                changed |= Change::Delete(name).fold_into(all, key);
             }
             for workload in list {
-                changed |= fold(all, Change::Upsert(workload), key);
+                changed |= Change::Upsert(workload).fold_into(all, key);
             }
             return changed;
         }
     };
-    fold(all, change, key)
+    change.fold_into(all, key)
 }
 
 #[cfg(test)]

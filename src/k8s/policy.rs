@@ -4,7 +4,7 @@ use kube::api::Patch;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::write::{ATTEMPTS, params};
+use super::write::{params, read_modify_write};
 use crate::api::requestpolicy::{RequestPolicy, RequestPolicyStatus};
 use crate::server::ApiError;
 
@@ -18,17 +18,14 @@ pub async fn update_status(
     name: &str,
     next: impl Fn(&RequestPolicy) -> Option<RequestPolicyStatus>,
 ) -> Result<(), ApiError> {
-    let api = Api::<RequestPolicy>::all(client.clone());
-    for attempt in 1.. {
+    let (api, next) = (&Api::<RequestPolicy>::all(client.clone()), &next);
+    read_modify_write(|| async move {
         let object = api.get(name).await?;
         let Some(status) = next(&object) else { return Ok(()) };
         let version = object.resource_version();
         let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
-        match api.patch_status(name, &params(), &Patch::Merge(&patch)).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+        api.patch_status(name, &params(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    })
+    .await
 }

@@ -26,7 +26,7 @@ pub const FINALIZER: &str = "karpenter.sh/termination";
 /// Annotation with the number of the leader's term, so that it can be told who decided what.
 const TERM: &str = "harbinger.sh/term";
 /// Attempts of a read-modify-write when others write too.
-pub(super) const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 5;
 
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
@@ -84,7 +84,7 @@ impl Writer {
     async fn update_status<K>(
         &self,
         name: &str,
-        mut status: Value,
+        status: Value,
         updates: &[ConditionUpdate],
         root: &[&str],
         now: Timestamp,
@@ -96,8 +96,9 @@ impl Writer {
             + DeserializeOwned
             + serde::Serialize,
     {
-        let api = self.all::<K>();
-        for attempt in 1.. {
+        let api = &self.all::<K>();
+        let status = &status;
+        read_modify_write(|| async move {
             self.check()?;
             let object = api.get(name).await?;
             let version = object.resource_version();
@@ -117,6 +118,7 @@ impl Writer {
                 changed |= conditions::set(&mut list, update, now);
             }
             changed |= conditions::set_root(&mut list, root, generation, now);
+            let mut status = status.clone();
             if let Value::Object(map) = &mut status {
                 if map.is_empty() && !changed {
                     return Ok(());
@@ -124,14 +126,25 @@ impl Writer {
                 map.insert("conditions".to_owned(), json!(list));
             }
             let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
-            match api.patch_status(name, &params(), &Patch::Merge(&patch)).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+            api.patch_status(name, &params(), &Patch::Merge(&patch)).await?;
+            Ok(())
+        })
+        .await
     }
+}
+
+/// Runs an attempt that reads, changes and writes; again when others have written in between.
+pub(super) async fn read_modify_write<F>(attempt: impl Fn() -> F) -> Result<(), ApiError>
+where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(ApiError::Conflict(_)) => {}
+            done => return done,
+        }
+    }
+    attempt().await
 }
 
 impl ApiServer for Writer {
@@ -170,36 +183,30 @@ impl ApiServer for Writer {
     }
 
     async fn finish_claim(&self, name: &str) -> Result<(), ApiError> {
-        let api = self.all::<NodeClaim>();
-        for attempt in 1.. {
+        let api = &self.all::<NodeClaim>();
+        read_modify_write(|| async move {
             self.check()?;
             let claim = api.get(name).await?;
             let mut finalizers = claim.finalizers().to_vec();
             finalizers.retain(|finalizer| finalizer != FINALIZER);
             let version = claim.resource_version();
             let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
-            match api.patch(name, &params(), &Patch::Merge(&patch)).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+            api.patch(name, &params(), &Patch::Merge(&patch)).await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn change_node(&self, name: &str, change: &NodeChange) -> Result<(), ApiError> {
-        let api = self.all::<Node>();
-        for attempt in 1.. {
+        let api = &self.all::<Node>();
+        read_modify_write(|| async move {
             self.check()?;
             let node = api.get(name).await?;
             let patch = node_patch(&node, change);
-            match api.patch(name, &params(), &Patch::Merge(&patch)).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(error)) if error.code == 409 && attempt < ATTEMPTS => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+            api.patch(name, &params(), &Patch::Merge(&patch)).await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn delete_node(&self, name: &str) -> Result<(), ApiError> {

@@ -199,14 +199,14 @@ impl Sorter {
                 if let Some(budget) = self.lenient::<PodDisruptionBudget>(subject, value) {
                     let budget = Budget::from(budget);
                     let key = (Arc::clone(&budget.namespace), Arc::clone(&budget.name));
-                    Arc::make_mut(&mut self.input.facts.budgets).insert(key, budget);
+                    Arc::make_mut(&mut self.input.facts.budgets).insert(key, Arc::new(budget));
                 }
             }
             ("autoscaling/v2", "HorizontalPodAutoscaler") => {
                 if let Some(scaler) = self.lenient::<HorizontalPodAutoscaler>(subject, value) {
                     let scaler = Scaler::from(scaler);
                     let key = (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
-                    Arc::make_mut(&mut self.input.facts.scalers).insert(key, scaler);
+                    Arc::make_mut(&mut self.input.facts.scalers).insert(key, Arc::new(scaler));
                 }
             }
             _ => return false,
@@ -286,7 +286,7 @@ impl Sorter {
                     if let Ok(class) = serde_json::from_value::<PriorityClass>(value.clone()) {
                         let class = Priority::from(class);
                         let classes = Arc::make_mut(&mut self.input.facts.priorities);
-                        classes.insert(Arc::clone(&class.name), class);
+                        classes.insert(Arc::clone(&class.name), Arc::new(class));
                     }
                 }
                 None if found.shape.is_empty() && found.values.is_empty() => {
