@@ -8,7 +8,8 @@
 //! Columns: from the request that creates a Deployment to the first CreateFleet; from the moment a
 //! pod is seen to the moment it is seen bound; until all are bound; pods that are on another node
 //! than the one planned for them; pods that were planned more than once; nodes and their price; from
-//! the scale to zero until nodes and instances are gone; memory of provisioner and webhook.
+//! the scale to zero until nodes and instances are gone; resident memory of provisioner and webhook, in
+//! parentheses what is their own and not pages of the program.
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -94,7 +95,7 @@ async fn pods(intents: &str) -> Result<()> {
     let world = World::start(BOOT, &["--leader-elect=false", &flag]).await?;
     println!("\nannounced pods are planned: {intents}");
     println!(
-        "{:>5} {:>9} {:>9} {:>9} {:>9} {:>5} {:>6} {:>6} {:>8} {:>8} {:>11}",
+        "{:>5} {:>9} {:>9} {:>9} {:>9} {:>5} {:>6} {:>6} {:>8} {:>8} {:>19}",
         "pods",
         "to fleet",
         "bound p50",
@@ -111,12 +112,14 @@ async fn pods(intents: &str) -> Result<()> {
         for _ in 0..rounds {
             let round = round(&world, count).await.with_context(|| world.story())?;
             let rss = format!(
-                "{} + {}",
+                "{} ({}) + {} ({})",
                 world.provisioner.rss_bytes()? >> 20,
-                world.webhook.rss_bytes()? >> 20
+                world.provisioner.own_bytes()? >> 20,
+                world.webhook.rss_bytes()? >> 20,
+                world.webhook.own_bytes()? >> 20
             );
             println!(
-                "{count:>5} {:>9.0?} {:>9.2?} {:>9.2?} {:>9.2?} {:>5} {:>6} {:>6} {:>8.4} {:>8.2?} {rss:>11}",
+                "{count:>5} {:>9.0?} {:>9.2?} {:>9.2?} {:>9.2?} {:>5} {:>6} {:>6} {:>8.4} {:>8.2?} {rss:>19}",
                 round.fleet,
                 quantile(&round.bound, 0.5),
                 quantile(&round.bound, 0.99),

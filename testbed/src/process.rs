@@ -122,14 +122,24 @@ impl Process {
         Ok(())
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes: its own, and pages of files, which two processes of one program
+    /// share.
     pub fn rss_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS")
+    }
+
+    /// Resident memory of its own in bytes: heap and stacks.
+    pub fn own_bytes(&self) -> Result<u64> {
+        self.status_bytes("RssAnon")
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let kib: u64 = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
             .and_then(|rest| rest.split_whitespace().next())
-            .context("no VmRSS: the process has ended")?
+            .with_context(|| format!("no {field}: the process has ended"))?
             .parse()?;
         Ok(kib * 1024)
     }
@@ -229,7 +239,7 @@ mod tests {
         })
         .await
         .unwrap();
-        assert!(child.rss_bytes().unwrap() > 0);
+        assert!(child.rss_bytes().unwrap() > child.own_bytes().unwrap());
         child.cpu_time().unwrap();
         let status = child.stop(Duration::from_millis(200)).await.unwrap();
         assert!(!status.success());
