@@ -128,9 +128,10 @@ async fn told(world: &World, namespace: &str, pod: &str, reason: &str) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "pods that come one after another are planned in several rounds: 5 instances, not 3"]
 async fn pods_bind_where_their_volumes_are() -> Result<()> {
-    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    // The objects are made one after another; they are to be planned together.
+    let flags = ["--leader-elect=false", "--coalesce-idle-ms=1500", "--coalesce-max-ms=20000"];
+    let world = World::start(Duration::from_secs(1), &flags).await?;
     let namespace = world.plane.namespace("volumes").await?;
     let n = namespace.as_str();
     let driver = tokio::spawn(make_volumes(world.plane.client(), namespace.clone()));
