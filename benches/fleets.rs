@@ -1,7 +1,7 @@
 //! What fleets cost and how a solve grows.
 //!
 //! Run with `cargo bench --no-default-features --bench fleets [part]`, where a part is `prices`,
-//! `large` or `growth`. Prices are those of the built-in catalog: on-demand, categories c, m
+//! `large`, `growth` or `cheaper`. Prices are those of the built-in catalog: on-demand, categories c, m
 //! and r, generations above 2, three zones. `bound` is the assignment bound of the engine, below
 //! which no fleet can be had; a ratio is price over bound.
 //!
@@ -26,7 +26,7 @@ use harbinger::model::resources::Resources;
 use harbinger::model::taints::{Taint, TaintEffect};
 use harbinger::model::wire::pod::PodWire;
 use harbinger::schedule::removal::Removals;
-use harbinger::schedule::{self, Demand, NodeSlot, Options, PoolSlot, Problem, Solution};
+use harbinger::schedule::{self, Demand, Hurry, NodeSlot, Options, PoolSlot, Problem, Solution};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Value, json};
@@ -188,11 +188,44 @@ fn best_of(runs: u32, problem: &Problem) -> (f64, Solution) {
     (best.as_secs_f64() * 1e3, solution)
 }
 
-/// Time without the bound, and the solution with it.
-fn timed(problem: &Problem, improve: u32) -> (f64, Solution) {
+/// How long improvement may go on.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+enum Budget {
+    Attempts(u32),
+    Milliseconds(u64),
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Attempts(count) => f.pad(&count.to_string()),
+            Self::Milliseconds(ms) => f.pad(&format!("in {ms} ms")),
+        }
+    }
+}
+
+/// Time of a solve without the bound, and what it found.
+fn timed(problem: &Problem, budget: Budget) -> (f64, Solution) {
     let mut fast = problem.clone();
-    fast.options = Options { improve, bound: false, ..Options::default() };
-    let (ms, solution) = best_of(if improve == 0 { 3 } else { 1 }, &fast);
+    fast.options = Options::default();
+    let (ms, solution) = match budget {
+        Budget::Attempts(improve) => {
+            fast.options.improve = improve;
+            best_of(if improve == 0 { 3 } else { 1 }, &fast)
+        }
+        Budget::Milliseconds(ms) => {
+            let hurry = Hurry::when_asked();
+            fast.options.improve = u32::MAX;
+            fast.options.hurry = hurry.clone();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(ms));
+                    hurry.ask();
+                });
+                best_of(1, &fast)
+            })
+        }
+    };
     let violations = schedule::check::check(&fast, &solution);
     assert!(violations.is_empty(), "{violations:?}");
     (ms, solution)
@@ -203,17 +236,24 @@ fn bound(problem: &Problem) -> f64 {
     solution.lower_bound.map_or(0.0, MicroDollarsPerHour::dollars)
 }
 
-/// Attempts of improvement that are shown.
-const ATTEMPTS: [u32; 5] = [0, 50, 200, 1_000, 5_000];
+/// Budgets that are shown.
+const BUDGETS: [Budget; 6] = [
+    Budget::Attempts(0),
+    Budget::Attempts(50),
+    Budget::Attempts(500),
+    Budget::Attempts(5_000),
+    Budget::Milliseconds(100),
+    Budget::Milliseconds(1_000),
+];
 
 fn prices(types: &Types) {
-    println!("\nprice ÷ bound (ms) by attempts of improvement");
+    println!("\nprice ÷ bound (ms) by attempts of improvement, or by the time for all");
     print!("{:<10} {:>5} {:>5} {:>10}", "mix", "pods", "cpus", "bound $/h");
-    for attempts in ATTEMPTS {
-        print!(" {attempts:>15}");
+    for budget in BUDGETS {
+        print!(" {budget:>15}");
     }
     println!();
-    let mut logs: BTreeMap<(bool, u32), (f64, u32)> = BTreeMap::new();
+    let mut logs: BTreeMap<(bool, Budget), (f64, u32)> = BTreeMap::new();
     for most in [None, Some(32)] {
         for mix in &MIXES {
             for pods in [200, 1_000, 5_000] {
@@ -221,11 +261,11 @@ fn prices(types: &Types) {
                 let bound = bound(&problem);
                 let cap = most.map_or_else(|| "any".to_owned(), |most| format!("≤{most}"));
                 print!("{:<10} {pods:>5} {cap:>5} {bound:>10.4}", mix.name);
-                for attempts in ATTEMPTS {
-                    let (ms, solution) = timed(&problem, attempts);
+                for budget in BUDGETS {
+                    let (ms, solution) = timed(&problem, budget);
                     assert!(solution.unplaced.is_empty(), "{:?}", solution.unplaced);
                     let ratio = solution.cost.dollars() / bound;
-                    let log = logs.entry((most.is_some(), attempts)).or_default();
+                    let log = logs.entry((most.is_some(), budget)).or_default();
                     *log = (log.0 + ratio.ln(), log.1 + 1);
                     print!(" {ratio:>6.4} ({ms:>5.0})");
                 }
@@ -233,10 +273,10 @@ fn prices(types: &Types) {
             }
         }
     }
-    for ((capped, attempts), (log, n)) in logs {
+    for ((capped, budget), (log, n)) in logs {
         let cap = if capped { "≤32" } else { "any" };
         let mean = (log / f64::from(n)).exp();
-        println!("geometric mean of {n}, {cap} cpus, {attempts} attempts: {mean:.4}");
+        println!("geometric mean of {n}, {cap} cpus, budget {budget}: {mean:.4}");
     }
 }
 
@@ -445,6 +485,84 @@ fn growth(types: &Types) {
     }
 }
 
+/// Random small plans, and the same with one offering at a lower price.
+const CASES: u64 = 10_000;
+
+/// A few services over a few types; every third with on-demand and spot.
+fn random_problem(rng: &mut Pcg64Mcg, types: &Types, improve: u32) -> Problem {
+    let some: Types =
+        (0..rng.random_range(2..24)).map(|_| Arc::clone(&types[rng.random_range(0..types.len())])).collect();
+    let demands = (0..rng.random_range(1..8))
+        .map(|at| {
+            let app = format!("app-{at}");
+            let cpu = rng.random_range(1..40) * 100;
+            let mut spec = requests(cpu, rng.random_range(1..40) * 200);
+            match rng.random_range(0..4) {
+                0 => spec["nodeSelector"] = json!({labels::ZONE: "us-east-1b"}),
+                1 => {
+                    spec["topologySpreadConstraints"] = json!([{"maxSkew": 1,
+                        "topologyKey": labels::ZONE, "whenUnsatisfiable": "DoNotSchedule",
+                        "labelSelector": {"matchLabels": {"app": app}}}]);
+                }
+                _ => {}
+            }
+            Demand { shape: Arc::new(shape(&spec, &app)), count: rng.random_range(1..30), gang: None }
+        })
+        .collect();
+    let kinds: &[&str] = if rng.random_bool(0.33) { &["on-demand", "spot"] } else { &["on-demand"] };
+    let entries = [entry(labels::CAPACITY_TYPE, Operator::In, kinds)];
+    Problem {
+        demands,
+        pools: vec![slot("default", 0, &entries, &some)],
+        options: Options { improve, ..Options::default() },
+        ..Problem::default()
+    }
+}
+
+/// Makes one available offering of the first pool cheaper, by up to two thirds.
+fn discount(rng: &mut Pcg64Mcg, problem: &mut Problem) {
+    let pool = &mut problem.pools[0];
+    let mut types: Vec<Arc<InstanceType>> = pool.types.to_vec();
+    let at = rng.random_range(0..types.len());
+    let mut instance = (*types[at]).clone();
+    let offering = rng.random_range(0..instance.offerings.len());
+    let mut better = instance.offerings[offering].clone();
+    better.available = true;
+    better.price = MicroDollarsPerHour(better.price.0 * rng.random_range(33..100) / 100);
+    instance.offerings.push(better);
+    types[at] = Arc::new(instance);
+    pool.types = types.into();
+}
+
+fn cheaper(types: &Types) {
+    println!("\nan offering more at a lower price, {CASES} random plans: how much the bill rose");
+    println!("{:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "attempts", "ms each", "lower", "higher", "> 1 %", "worst");
+    for improve in [0, 50, 500] {
+        let start = Instant::now();
+        let (mut lower, mut higher, mut beyond, mut worst) = (0, 0, 0, 0.0_f64);
+        for seed in 0..CASES {
+            let mut rng = Pcg64Mcg::seed_from_u64(seed);
+            let mut problem = random_problem(&mut rng, types, improve);
+            let before = schedule::solve(&problem);
+            discount(&mut rng, &mut problem);
+            let after = schedule::solve(&problem);
+            if before.unplaced.len() != after.unplaced.len() || before.cost.0 == 0 {
+                continue;
+            }
+            let rise = after.cost.dollars() / before.cost.dollars() - 1.0;
+            lower += u32::from(rise < 0.0);
+            higher += u32::from(rise > 0.0);
+            beyond += u32::from(rise > 0.01);
+            worst = worst.max(rise);
+        }
+        let ms = start.elapsed().as_secs_f64() * 500.0 / CASES as f64;
+        println!(
+            "{improve:>9} {ms:>9.2} {lower:>9} {higher:>9} {beyond:>9} {:>7.2} %",
+            worst * 100.0
+        );
+    }
+}
+
 fn main() {
     let types = real_types();
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -458,5 +576,8 @@ fn main() {
     }
     if wanted("growth") {
         growth(&types);
+    }
+    if wanted("cheaper") {
+        cheaper(&types);
     }
 }

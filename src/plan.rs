@@ -4,6 +4,7 @@
 //! choose: whoever carries it out only carries it out.
 
 pub mod empty;
+mod gangs;
 pub mod lifecycle;
 pub mod nominate;
 pub mod provision;

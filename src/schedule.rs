@@ -33,7 +33,7 @@ mod volumes;
 mod why;
 
 pub use largest::largest_rooms;
-pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
+pub use problem::{Demand, GangSlot, Hurry, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons, VolumeFault};
 pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};
 pub use solve::solve;

@@ -22,6 +22,7 @@ use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
 use crate::plan::empty;
 use crate::plan::provision::{self, Catalog, Catalogs};
+use crate::schedule::Hurry;
 use crate::server::{About, ApiServer};
 
 /// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
@@ -65,6 +66,8 @@ pub struct Settings {
     pub intents: bool,
     /// Improvement attempts of the packing.
     pub improve: u32,
+    /// After this time a plan comes to its end: pods wait for it.
+    pub plan_time: Duration,
 }
 
 impl Default for Settings {
@@ -74,6 +77,7 @@ impl Default for Settings {
             coalesce_max: Duration::from_millis(200),
             intents: true,
             improve: 50,
+            plan_time: Duration::from_secs(1),
         }
     }
 }
@@ -393,13 +397,23 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         self.seed = self.seed.wrapping_add(1);
         let (ledger, assignments) = (self.ledger.clone(), self.assignments.clone());
         let (catalogs, seed) = (self.catalogs.borrow().clone(), self.seed);
-        let settings =
-            provision::Settings { intents: self.settings.intents, improve: self.settings.improve };
+        let hurry = Hurry::when_asked();
+        let settings = provision::Settings {
+            intents: self.settings.intents,
+            improve: self.settings.improve,
+            hurry: hurry.clone(),
+        };
         let started = Instant::now();
-        let planned = tokio::task::spawn_blocking(move || {
-            provision::provision(&with_made, &ledger, &assignments, &catalogs, settings, now, seed)
-        })
-        .await;
+        let mut planned = tokio::task::spawn_blocking(move || {
+            provision::provision(&with_made, &ledger, &assignments, &catalogs, &settings, now, seed)
+        });
+        let planned = match tokio::time::timeout(self.settings.plan_time, &mut planned).await {
+            Ok(planned) => planned,
+            Err(_) => {
+                hurry.ask();
+                planned.await
+            }
+        };
         self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
         let plan = match planned {
             Ok(plan) => plan,

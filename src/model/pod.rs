@@ -49,6 +49,17 @@ pub struct PodShape {
     pub may_preempt: bool,
     /// Scheduler that binds the pod; empty means `default-scheduler`.
     pub scheduler: Arc<str>,
+    /// Gang that the pod belongs to.
+    pub gang: Option<Arc<Gang>>,
+}
+
+/// Pods of a namespace that are placed wholly or not at all.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Gang {
+    /// Name, within the namespace.
+    pub name: Arc<str>,
+    /// Pods that it has at least; 0 when it has those that are known.
+    pub size: u32,
 }
 
 impl PodShape {

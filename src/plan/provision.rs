@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::gangs;
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
@@ -19,13 +20,17 @@ use crate::model::requirement::Requirements;
 use crate::model::resources::Resources;
 use crate::model::taints::Taint;
 use crate::schedule::check::{self, Violation};
-use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
+use crate::schedule::{self, Demand, Hurry, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
 
 /// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
 /// new leader repeats exactly that call.
 pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
 /// Annotation with the pool's template digest.
 pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
+/// Announced pods of one workload for which room is bought before they are there. Controllers make
+/// about 50 pods a second, so this is a minute and a half of them; a slip in `replicas` must not buy
+/// a fleet before a quota has its say.
+pub const MOST_AHEAD: u32 = 5_000;
 
 /// What each class offers, by name.
 pub type Catalogs = BTreeMap<Arc<str>, Catalog>;
@@ -117,12 +122,14 @@ struct Wanted {
 type Covered = BTreeMap<Arc<str>, BTreeMap<Arc<PodShape>, u32>>;
 
 /// How to plan.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether pods that workloads announced are planned before they exist.
     pub intents: bool,
     /// Improvement attempts of the packing.
     pub improve: u32,
+    /// Asks for an early end.
+    pub hurry: Hurry,
 }
 
 /// Plans claims for all demand that neither nodes nor claims on their way cover.
@@ -131,7 +138,7 @@ pub fn provision(
     ledger: &Ledger,
     assignments: &Assignments,
     catalogs: &Catalogs,
-    settings: Settings,
+    settings: &Settings,
     now: i64,
     seed: u64,
 ) -> ProvisionPlan {
@@ -141,7 +148,7 @@ pub fn provision(
     if wanted.is_empty() {
         return ProvisionPlan::default();
     }
-    let problem = Problem {
+    let mut problem = Problem {
         demands: wanted
             .iter()
             .map(|w| Demand { shape: Arc::clone(&w.shape), count: w.count, gang: None })
@@ -151,8 +158,15 @@ pub fn provision(
         daemons: snapshot.daemons(),
         namespaces: (*snapshot.namespaces).clone(),
         volumes: snapshot.volumes.clone(),
-        options: Options { improve: settings.improve, seed, ..Options::default() },
+        options: Options {
+            improve: settings.improve,
+            seed,
+            hurry: settings.hurry.clone(),
+            ..Options::default()
+        },
+        ..Problem::default()
     };
+    gangs::join(&mut problem, snapshot, ledger);
     let solution = schedule::solve(&problem);
     let violations = check::check(&problem, &solution);
     if !violations.is_empty() {
@@ -415,7 +429,7 @@ fn wanted(
     });
     if intents {
         for (owner, reservation) in ledger.iter() {
-            let mut count = cover(owner, reservation.missing());
+            let mut count = cover(owner, reservation.missing().min(MOST_AHEAD));
             for shape in numbered(snapshot, reservation, count) {
                 let owner = Arc::clone(owner);
                 wanted.push(Wanted { owner, shape, pods: Vec::new(), count: 1 });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::provision::{Catalog, Catalogs, ProvisionPlan, Settings, provision};
+use super::provision::{Catalog, Catalogs, MOST_AHEAD, ProvisionPlan, Settings, provision};
 use crate::cluster::{Change, Event, State};
 use crate::demand::{Assignments, Ledger};
 use crate::model::claim::{Claim, ClaimStage};
@@ -15,6 +15,7 @@ use crate::model::pool::{ClassRef, Pool};
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
 use crate::model::workload::{Workload, WorkloadKind};
+use crate::schedule::Hurry;
 
 mod volumes;
 
@@ -117,13 +118,13 @@ impl World {
         let waits = |owner: &str| self.ledger.get(owner).is_some_and(|r| r.missing() > 0);
         self.assignments.retain(&snapshot.claims, &|_| false, &waits, self.now);
         self.plans += 1;
-        let settings = Settings { intents: true, improve: 0 };
+        let settings = Settings { intents: true, improve: 0, hurry: Hurry::never() };
         let plan = provision(
             &snapshot,
             &self.ledger,
             &self.assignments,
             &self.catalogs,
-            settings,
+            &settings,
             self.now,
             self.plans,
         );
@@ -198,6 +199,22 @@ fn a_workload_is_planned_whole_and_once() {
         world.advance(ClaimStage::Launched);
         assert!(world.plan().claims.is_empty());
     }
+}
+
+#[test]
+fn a_slip_in_replicas_buys_no_fleet() {
+    let mut world = World::new();
+    world.scale(2_000_000_000, 1);
+    let planned = |plan: &ProvisionPlan| -> u32 {
+        plan.claims.iter().flat_map(|claim| &claim.pods).map(|pods| pods.count).sum()
+    };
+    assert_eq!(planned(&world.plan()), MOST_AHEAD);
+    // Room for the next ones is bought as pods come.
+    for index in 0..10 {
+        world.pod(index, None);
+    }
+    assert_eq!(planned(&world.plan()), 10);
+    assert!(world.plan().claims.is_empty());
 }
 
 #[test]

@@ -259,7 +259,7 @@ impl Judge<'_> {
     }
 
     fn gangs(&mut self) {
-        let mut left: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let mut left: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for demand in &self.problem.demands {
             if let Some(gang) = demand.gang {
                 left.entry(gang).or_default().1 += u64::from(demand.count);
@@ -271,6 +271,11 @@ impl Judge<'_> {
             }
         }
         for (gang, (missing, all)) in left {
+            let slot = self.problem.gangs.get(gang).copied().unwrap_or_default();
+            if all + u64::from(slot.there) < u64::from(slot.size) && missing < all {
+                let message = format!("it is placed without all of its {} pods", slot.size);
+                self.object(format!("gang {gang}"), message);
+            }
             if missing > 0 && missing < all {
                 let message = format!("{missing} of its {all} pods have no place");
                 self.object(format!("gang {gang}"), message);

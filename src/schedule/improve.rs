@@ -46,7 +46,7 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
     let mut best = packer.clone();
     let mut fruitless = 0;
     for attempt in 0..options.improve {
-        if fruitless > MOST_FRUITLESS {
+        if fruitless > MOST_FRUITLESS || options.hurry.asked() {
             break;
         }
         let at = rng.random_range(0..by_weight.len());

@@ -31,12 +31,16 @@ pub(super) struct Lessons<'a> {
     levels: Vec<BTreeMap<usize, u32>>,
     caps: Caps,
     /// Gangs left behind.
-    behind: BTreeSet<u32>,
+    behind: BTreeSet<usize>,
+    /// Gangs of which not all pods are known, with the count of those that are.
+    partial: BTreeMap<usize, u64>,
     /// Demands whose rules could not be kept in any order of binding.
     refused: BTreeSet<usize>,
     spent: u32,
     domains: u32,
     bare: bool,
+    /// Whether whole steps are taken where single ones would give up less.
+    hurry: bool,
 }
 
 impl<'a> Lessons<'a> {
@@ -59,18 +63,26 @@ impl<'a> Lessons<'a> {
             .collect();
         // A gang of which a pod has no place anyway is not tried.
         let gangs = problem.demands.iter().enumerate();
-        let behind = gangs.filter(|(at, _)| storage.blocked(*at) > 0).filter_map(|(_, d)| d.gang);
+        let mut behind: BTreeSet<usize> =
+            gangs.filter(|(at, _)| storage.blocked(*at) > 0).filter_map(|(_, d)| d.gang).collect();
+        let members = problem.gang_members().into_iter().enumerate();
+        let partial: BTreeMap<usize, u64> = members
+            .filter(|(gang, known)| *known < u64::from(problem.gangs[*gang].size))
+            .collect();
+        behind.extend(partial.keys());
         Self {
             problem,
             storage,
             steps,
             levels,
             caps: Caps::new(),
-            behind: behind.collect(),
+            behind,
+            partial,
             refused: BTreeSet::new(),
             spent: 0,
             domains: 0,
             bare: false,
+            hurry: false,
         }
     }
 
@@ -116,6 +128,7 @@ impl<'a> Lessons<'a> {
         if left.iter().all(|left| *left == 0) {
             return false;
         }
+        self.hurry |= self.problem.options.hurry.asked();
         let mut missing: BTreeMap<usize, u32> = BTreeMap::new();
         for (shape, left) in compiled.shapes.iter().zip(left) {
             let mut left = if shape.whole && *left > 0 { u32::MAX } else { *left };
@@ -147,7 +160,8 @@ impl<'a> Lessons<'a> {
                     continue;
                 }
                 count -= moved;
-                let to = if self.spent < MOST_STEPS { level + 1 } else { steps };
+                let single = self.spent < MOST_STEPS && !self.hurry;
+                let to = if single { level + 1 } else { steps };
                 self.levels[demand].insert(level, here - moved);
                 *self.levels[demand].entry(to).or_insert(0) += moved;
                 changed = true;
@@ -182,7 +196,7 @@ impl<'a> Lessons<'a> {
             if left == 0 {
                 continue;
             }
-            if self.domains < MOST_DOMAINS {
+            if self.domains < MOST_DOMAINS && !self.hurry {
                 self.caps.insert((origin, key, domain), size.saturating_sub(left));
             } else {
                 let all = 0..=compiled.topology.keys[key].domains.len();
@@ -223,14 +237,15 @@ impl<'a> Lessons<'a> {
     /// Leaves the gang of least priority behind of those that do not fit as a whole.
     fn leave_behind(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
         let demands = &self.problem.demands;
-        let mut failed: Vec<(i32, u32)> = missing
+        let mut failed: Vec<(i32, usize)> = missing
             .keys()
             .filter_map(|demand| Some((demands[*demand].shape.priority, demands[*demand].gang?)))
             .filter(|(_, gang)| !self.behind.contains(gang))
             .collect();
         failed.sort_unstable();
-        let count = if self.behind.len() < MOST_GANGS as usize { 1 } else { failed.len() };
-        let new: Vec<u32> = failed.into_iter().map(|(_, gang)| gang).take(count).collect();
+        let single = self.behind.len() < MOST_GANGS as usize && !self.hurry;
+        let count = if single { 1 } else { failed.len() };
+        let new: Vec<usize> = failed.into_iter().map(|(_, gang)| gang).take(count).collect();
         self.behind.extend(&new);
         !new.is_empty()
     }
@@ -244,8 +259,11 @@ impl<'a> Lessons<'a> {
                 solution.unplaced.push(Unplaced { demand, count: *count, reasons });
             }
             let count = of.count - self.storage.blocked(demand);
-            if of.gang.is_some_and(|gang| self.behind.contains(&gang)) && count > 0 {
-                solution.unplaced.push(Unplaced { demand, count, reasons: gang_reasons() });
+            if let Some(gang) = of.gang.filter(|gang| self.behind.contains(gang))
+                && count > 0
+            {
+                let reasons = gang_reasons(self.problem, gang, self.partial.get(&gang));
+                solution.unplaced.push(Unplaced { demand, count, reasons });
             }
             if self.refused.contains(&demand) && count > 0 {
                 let feature =

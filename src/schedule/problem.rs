@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::model::instance::InstanceType;
 use crate::model::labels::Labels;
@@ -17,6 +18,8 @@ use crate::model::volume::Volumes;
 pub struct Problem {
     /// Pods to place, folded by shape. The order does not matter.
     pub demands: Vec<Demand>,
+    /// Gangs that demands belong to.
+    pub gangs: Vec<GangSlot>,
     /// Nodes that exist or are on their way.
     pub nodes: Vec<NodeSlot>,
     /// Pools to buy from.
@@ -31,6 +34,39 @@ pub struct Problem {
     pub options: Options,
 }
 
+impl Problem {
+    /// Gives demands their gangs: those of one namespace whose shapes name the same one. `there` says
+    /// how many pods of a gang, by namespace and name, have a place already.
+    pub fn join_gangs(&mut self, there: impl Fn(&str, &str) -> u32) {
+        let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = BTreeMap::new();
+        for demand in &mut self.demands {
+            let Some(gang) = &demand.shape.gang else { continue };
+            let key = (Arc::clone(&demand.shape.namespace), Arc::clone(&gang.name));
+            let slots = &mut self.gangs;
+            let at = *known.entry(key).or_insert_with_key(|(namespace, name)| {
+                slots.push(GangSlot { size: 0, there: there(namespace, name) });
+                slots.len() - 1
+            });
+            // Templates that disagree mean the larger one.
+            if let Some(slot) = slots.get_mut(at) {
+                slot.size = slot.size.max(gang.size);
+            }
+            demand.gang = Some(at);
+        }
+    }
+
+    /// Pods of each gang that are known: those with a place and those demanded.
+    pub(super) fn gang_members(&self) -> Vec<u64> {
+        let mut known: Vec<u64> = self.gangs.iter().map(|gang| u64::from(gang.there)).collect();
+        for demand in &self.demands {
+            if let Some(known) = demand.gang.and_then(|gang| known.get_mut(gang)) {
+                *known += u64::from(demand.count);
+            }
+        }
+        known
+    }
+}
+
 /// Equal pods to place.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -38,8 +74,17 @@ pub struct Demand {
     pub shape: Arc<PodShape>,
     /// How many.
     pub count: u32,
-    /// Pods of one gang are placed wholly or not at all; demands with the same id form one.
-    pub gang: Option<u32>,
+    /// Position in [`Problem::gangs`].
+    pub gang: Option<usize>,
+}
+
+/// Pods that are placed wholly or not at all: all demands that name it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GangSlot {
+    /// Pods that it has at least. While fewer are known, none is placed.
+    pub size: u32,
+    /// Pods of it that have a place already; they count, but are not demanded.
+    pub there: u32,
 }
 
 /// A node that exists or is on its way.
@@ -95,10 +140,53 @@ pub struct Options {
     pub max_types: usize,
     /// Whether to compute the lower bound (a linear program).
     pub bound: bool,
+    /// Asks for the plan that there is by then.
+    pub hurry: Hurry,
+}
+
+/// A wish for an early end, made by whoever waits, by a clock of their own. From then on nothing is
+/// improved any more, all preferences of pods that have no place are given up at once, and all gangs
+/// that do not fit are left behind at once, so that a few packings are the most that still follow.
+/// The plan is whole: higher priorities were served first, and nobody is left out for want of time.
+///
+/// A plan that was hurried depends on the clock. [`Hurry::never`] keeps a solve a function of its
+/// problem.
+#[derive(Clone, Debug, Default)]
+pub struct Hurry(Option<Arc<AtomicBool>>);
+
+impl Hurry {
+    /// It never comes.
+    pub fn never() -> Self {
+        Self(None)
+    }
+
+    /// It comes when somebody calls [`ask`](Self::ask) on it or on a copy.
+    pub fn when_asked() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Makes the wish.
+    pub fn ask(&self) {
+        if let Some(asked) = &self.0 {
+            asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the wish was made.
+    pub(super) fn asked(&self) -> bool {
+        self.0.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed))
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { improve: 0, seed: 0, respect_preferences: true, max_types: 60, bound: false }
+        Self {
+            improve: 0,
+            seed: 0,
+            respect_preferences: true,
+            max_types: 60,
+            bound: false,
+            hurry: Hurry::never(),
+        }
     }
 }

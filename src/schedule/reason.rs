@@ -96,6 +96,13 @@ pub enum Reason {
     },
     /// The gang that the pod belongs to does not fit as a whole.
     Gang,
+    /// Some pods of the gang that the pod belongs to are not there yet.
+    GangPartial {
+        /// Pods that are known.
+        known: u64,
+        /// Pods that it has at least.
+        size: u32,
+    },
     /// The engine does not know a hard constraint, so it must not guess.
     Unsupported {
         /// The constraint.
@@ -237,6 +244,9 @@ impl fmt::Display for Reason {
             }
             Self::Volume { claim, fault } => write!(f, "PersistentVolumeClaim {claim} {fault}"),
             Self::Gang => f.write_str("the gang does not fit as a whole"),
+            Self::GangPartial { known, size } => {
+                write!(f, "the gang waits for its pods: {known} of {size} are there")
+            }
             Self::Unsupported { feature } => write!(f, "{feature} is not supported yet"),
             Self::Room { resource } => write!(f, "not enough {resource}"),
         }

@@ -188,7 +188,11 @@ fn merge(solution: &mut Solution) {
     });
 }
 
-/// What a gang that was left behind says of its pods.
-pub(super) fn gang_reasons() -> Reasons {
-    Reasons { pools: vec![(String::new(), Reason::Gang)], nodes: Vec::new() }
+/// What a gang that was left behind says of its pods; `known` are its pods where they are too few.
+pub(super) fn gang_reasons(problem: &Problem, gang: usize, known: Option<&u64>) -> Reasons {
+    let reason = match (known, problem.gangs.get(gang)) {
+        (Some(known), Some(gang)) => Reason::GangPartial { known: *known, size: gang.size },
+        _ => Reason::Gang,
+    };
+    Reasons { pools: vec![(String::new(), reason)], nodes: Vec::new() }
 }

@@ -373,6 +373,23 @@ fn filling_a_node_allocates_nothing() {
     assert_eq!(allocation_counter::measure(fill).count_total, 0);
 }
 
+#[test]
+fn a_hurried_plan_is_whole() {
+    let wish = r#""affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":1,"preference":{"matchExpressions":[{"key":"kubernetes.io/arch","operator":"In","values":["riscv"]}]}},{"weight":2,"preference":{"matchExpressions":[{"key":"topology.kubernetes.io/zone","operator":"In","values":["nowhere"]}]}}]}}"#;
+    let picky = pod(&format!("{},{wish}", requests("1", "1Gi")), "");
+    let mut problem = problem(&[(5, picky), (3, sized("1500m", "3Gi"))], vec![on_demand()]);
+    problem.options.improve = u32::MAX;
+    problem.options.hurry = Hurry::when_asked();
+    problem.options.hurry.ask();
+    let solution = solved(&problem);
+    assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
+    let given_up: Vec<u32> = solution.relaxed.iter().map(|relaxed| relaxed.count).collect();
+    assert_eq!(given_up, [5, 5]);
+    // Nobody was waited for: the first packing is what there is.
+    problem.options = Options { improve: 0, bound: true, ..Options::default() };
+    assert_eq!(solved(&problem).cost, solution.cost);
+}
+
 type Damage = Box<dyn Fn(&mut Solution)>;
 
 #[test]

@@ -173,8 +173,25 @@ pub(super) fn problem(
         waiting.push(keys);
     }
     let options = Options { improve: IMPROVE, bound: true, ..Options::default() };
-    let (namespaces, volumes) = (input.namespaces.clone(), input.volumes.clone());
-    (Problem { demands, nodes, pools, daemons, namespaces, volumes, options }, waiting)
+    let mut problem = Problem {
+        demands,
+        nodes,
+        pools,
+        daemons,
+        namespaces: input.namespaces.clone(),
+        volumes: input.volumes.clone(),
+        options,
+        ..Problem::default()
+    };
+    problem.join_gangs(|namespace, name| {
+        let placed = pods.iter().map(|pod| &pod.pod).filter(|pod| pod.active() && !pod.waiting());
+        let ours = placed.filter(|pod| {
+            let gang = pod.shape.gang.as_ref();
+            *pod.shape.namespace == *namespace && gang.is_some_and(|gang| *gang.name == *name)
+        });
+        u32::try_from(ours.count()).unwrap_or(u32::MAX)
+    });
+    (problem, waiting)
 }
 
 fn node_slot(

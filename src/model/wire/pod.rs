@@ -250,7 +250,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
         weighted(pod_affinity.preferred_during_scheduling_ignored_during_execution, 1);
     preferred_pod_terms
         .extend(weighted(anti_affinity.preferred_during_scheduling_ignored_during_execution, -1));
-    PodShape {
+    let mut shape = PodShape {
         namespace: meta.namespace().into(),
         labels: labels.clone(),
         requests: pod_requests(spec, status),
@@ -280,7 +280,10 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
             None | Some("default-scheduler") => "".into(),
             Some(name) => name.into(),
         },
-    }
+        gang: None,
+    };
+    super::gang::join(&mut shape, &meta.annotations);
+    shape
 }
 
 pub(super) fn node_term(term: &core::NodeSelectorTerm) -> NodeTerm {

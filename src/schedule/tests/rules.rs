@@ -257,6 +257,53 @@ fn a_gang_is_placed_wholly_or_not_at_all() {
 }
 
 #[test]
+fn a_gang_waits_for_all_of_its_pods() {
+    let of = |annotations: &str| {
+        let meta = format!(r#""annotations":{{"harbinger.sh/gang":"mpi"{annotations}}},"#);
+        pod(&requests("500m", "1Gi"), &meta)
+    };
+    let three = of(r#","harbinger.sh/gang-size":"3""#);
+    let mut partial = problem(&[(2, Arc::clone(&three)), (1, sized("1", "1Gi"))], vec![on_demand()]);
+    partial.join_gangs(|_, _| 0);
+    let solution = solved(&partial);
+    let text = show(&partial, &solution);
+    assert!(text.contains("left 0x2: the gang waits for its pods: 2 of 3 are there"), "{text}");
+    assert_eq!(solution.new_nodes.len(), 1, "{text}");
+    // One that runs counts, and so does one of another template.
+    let mut whole = partial.clone();
+    whole.gangs.clear();
+    whole.join_gangs(|namespace, name| u32::from((namespace, name) == ("n", "mpi")));
+    assert!(solved(&whole).unplaced.is_empty());
+    let mut mixed = problem(&[(2, three), (1, of(""))], vec![on_demand()]);
+    mixed.join_gangs(|_, _| 0);
+    assert!(solved(&mixed).unplaced.is_empty());
+    let mut wrong = solved(&partial);
+    wrong.unplaced.clear();
+    wrong.new_nodes[0].pods.push((0, 2));
+    let violations = check::check(&partial, &wrong);
+    assert!(violations.iter().any(|v| v.message.contains("without all of its 3")), "{violations:?}");
+}
+
+#[test]
+fn a_gang_in_one_zone_is_in_one_zone() {
+    let meta = r#""annotations":{"harbinger.sh/gang":"mpi","harbinger.sh/gang-topology":"topology.kubernetes.io/zone"},"#;
+    let close = pod(&requests("7", "1Gi"), meta);
+    let elsewhere = pod(
+        &format!(r#"{},"nodeSelector":{{"topology.kubernetes.io/zone":"b"}}"#, requests("7", "1Gi")),
+        meta,
+    );
+    let mut problem = problem(&[(5, close), (1, elsewhere)], vec![on_demand()]);
+    problem.join_gangs(|_, _| 0);
+    let solution = solved(&problem);
+    assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
+    let zone = |node: &NewNode| {
+        let instance = &problem.pools[0].types[node.choice.type_index];
+        instance.offerings[node.choice.offering_index].zone.to_string()
+    };
+    assert!(solution.new_nodes.iter().all(|node| zone(node) == "b"));
+}
+
+#[test]
 fn namespaces_by_label() {
     let rule = r#""affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"kubernetes.io/hostname","namespaceSelector":{"matchLabels":{"team":"x"}},"labelSelector":{}}]}}"#;
     let shy = of("w", "100m", rule);
