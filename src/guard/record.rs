@@ -137,12 +137,6 @@ impl Guard {
         Some(Floor { amount, kind: held.kind })
     }
 
-    /// The workload, if it loops.
-    pub fn of(&self, owner: &Owner, now: i64) -> Option<Loop<'_>> {
-        let (owner, record) = self.owners.get_key_value(owner)?;
-        record.looping(owner, now)
-    }
-
     /// The workloads that loop.
     pub fn loops(&self, now: i64) -> impl Iterator<Item = Loop<'_>> {
         self.owners.iter().filter_map(move |(owner, record)| record.looping(owner, now))

@@ -87,8 +87,8 @@ fn three_failures_in_ten_minutes_are_a_loop_until_it_is_calm() {
     }
     assert_eq!(guard.loops(5).count(), 0);
     assert!(guard.fold(&evicted(3, 60, 100), 60));
-    let found = guard.of(&web(), 60).unwrap();
-    assert_eq!((found.failures, &*found.last.pod), (3, "web-3"));
+    let found = guard.loops(60).next().unwrap();
+    assert_eq!((found.owner, found.failures, &*found.last.pod), (&web(), 3, "web-3"));
     assert_eq!(guard.loops(WINDOW - 1).count(), 1);
     assert_eq!(guard.loops(WINDOW).count(), 0, "the first two are over");
     // Kills of one pod's container count each.
@@ -134,7 +134,8 @@ fn what_is_remembered_is_bounded() {
     for pod in 0..100 {
         guard.fold(&evicted(pod, 5000, 100), 5000);
     }
-    assert_eq!(guard.of(&web(), 5000).unwrap().failures, 32);
+    let found = guard.loops(5000).next().unwrap();
+    assert_eq!((found.owner, found.failures), (&web(), 32));
 }
 
 proptest! {
@@ -159,7 +160,7 @@ proptest! {
             other.fold(failure, now);
         }
         prop_assert_eq!(one.floor(&web(), "app", MEMORY, now), other.floor(&web(), "app", MEMORY, now));
-        let count = |guard: &Guard| guard.of(&web(), now).map(|found| found.failures);
+        let count = |guard: &Guard| guard.loops(now).next().map(|found| found.failures);
         prop_assert_eq!(count(&one), count(&other));
         prop_assert!(count(&one).is_none_or(|count| count >= LOOP));
         // A floor covers what each failure tells.

@@ -100,7 +100,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     pub(super) fn note_pod_failures(&mut self, event: &Event) {
         let pods = match event {
             Event::Pods(Change::Upsert(pod)) => std::slice::from_ref(pod),
-            Event::Pods(Change::Replace(pods)) => pods,
+            Event::Pods(Change::Replace(pods)) => pods.as_slice(),
             _ => return,
         };
         for failure in pods.iter().filter_map(|pod| pod.failure.as_ref()) {
