@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use testbed::cloud::{Boot, BootOptions, Cloud, Moto};
+use testbed::cloud::{Boot, BootOptions, Cloud, Moto, Pool};
 use testbed::install::{self, Chart};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
@@ -140,6 +140,17 @@ impl World {
         })
         .await
         .with_context(|| self.story())
+    }
+
+    /// Price of the instances that run, dollars an hour.
+    pub(crate) async fn dollars(&self) -> Result<f64> {
+        let market = self.cloud.market();
+        let price = |instance: &testbed::cloud::Instance| {
+            let pool = Pool::new(&instance.instance_type, &instance.zone, instance.capacity_type);
+            market.price(&pool).unwrap_or_default()
+        };
+        let price: u64 = self.cloud.instances().await?.iter().map(price).sum();
+        Ok(f64::from(u32::try_from(price)?) / 1e6)
     }
 
     /// What our process said last.
