@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     // `cargo bench` adds a flag of its own.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let round = args.first().and_then(|text| text.parse().ok()).map_or(ROUND, Duration::from_secs);
-    let wanted = |action: &&&str| args.len() < 2 || args.iter().skip(1).any(|arg| arg == **action);
+    let wanted = |action: &&&str| args.len() < 2 || args.iter().skip(1).any(|arg| *arg == **action);
     println!("{PODS} pods that use {USED} each, {round:?}");
     println!(
         "{:>16} {:>6} {:>7} {:>6} {:>8} {:>7} {:>8} {:>5} {:>7} {:>8}",

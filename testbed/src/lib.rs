@@ -13,4 +13,5 @@ pub mod poll;
 pub mod ports;
 pub mod pressure;
 pub mod process;
+pub mod service;
 pub mod tools;

@@ -144,12 +144,11 @@ impl World {
 
     /// Price of the instances that run, dollars an hour.
     pub(crate) async fn dollars(&self) -> Result<f64> {
+        let instances = self.cloud.instances().await?;
         let market = self.cloud.market();
-        let price = |instance: &testbed::cloud::Instance| {
-            let pool = Pool::new(&instance.instance_type, &instance.zone, instance.capacity_type);
-            market.price(&pool).unwrap_or_default()
-        };
-        let price: u64 = self.cloud.instances().await?.iter().map(price).sum();
+        let pool = |i: &testbed::cloud::Instance| Pool::new(&i.instance_type, &i.zone, i.capacity_type);
+        let prices = instances.iter().filter_map(|instance| market.price(&pool(instance)));
+        let price: u64 = prices.sum();
         Ok(f64::from(u32::try_from(price)?) / 1e6)
     }
 
