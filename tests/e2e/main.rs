@@ -26,6 +26,7 @@ mod restarts;
 mod rotation;
 mod scene;
 mod shortage;
+mod stale;
 mod submit;
 mod volumes;
 mod world;
