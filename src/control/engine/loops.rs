@@ -110,7 +110,8 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 
     /// Folds one failure.
     pub(super) fn note_failure(&mut self, failure: &Arc<Failure>) {
-        if self.loops.guard.fold(failure, self.now()) {
+        let now = self.now();
+        if self.loops.guard.fold(failure, now) {
             let label = FailureLabel { kind: failure.kind.name() };
             self.context.metrics.pod_failures.get_or_create(&label).inc();
         }
