@@ -173,7 +173,7 @@ fn without_setting(action: Action) -> Action {
     if action.sets() { Action::Warn } else { action }
 }
 
-fn covers(policy: &Policy, slot: &Slot<'_>) -> bool {
+pub(super) fn covers(policy: &Policy, slot: &Slot<'_>) -> bool {
     (policy.container_names.is_empty()
         || policy.container_names.iter().any(|name| name == slot.name))
         && policy.container_kinds.contains(&slot.kind)

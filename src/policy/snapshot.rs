@@ -213,6 +213,8 @@ pub struct Policy {
     pub conditions: Vec<Condition>,
     /// Rules, at most one per resource.
     pub rules: Vec<Rule>,
+    /// How long containers that serve sleep before they end, seconds.
+    pub pre_stop_sleep: Option<u32>,
     /// Whether an explicit zero counts as missing.
     pub zero_means_missing: bool,
     /// Whether the opt-out annotation is honoured.

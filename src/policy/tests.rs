@@ -4,6 +4,7 @@ mod bounds;
 mod guard;
 mod properties;
 mod selection;
+mod sleep;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -81,6 +81,7 @@ pub(super) struct SpecView<'a> {
     #[serde(borrow)]
     pub(super) priority_class_name: Option<Cow<'a, str>>,
     pub(super) active_deadline_seconds: Option<i64>,
+    pub(super) termination_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,6 +95,16 @@ pub(super) struct ContainerView<'a> {
     pub(super) restart_policy: Option<Cow<'a, str>>,
     #[serde(deserialize_with = "object")]
     pub(super) resources: Option<ResourcesView>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) ports: Vec<IgnoredAny>,
+    #[serde(deserialize_with = "object")]
+    pub(super) lifecycle: Option<LifecycleView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct LifecycleView {
+    pub(super) pre_stop: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
