@@ -48,7 +48,16 @@ fn main() -> Result<()> {
     println!("{PODS} pods that use {USED} each, {round:?}");
     println!(
         "{:>16} {:>6} {:>7} {:>6} {:>8} {:>7} {:>8} {:>5} {:>7} {:>8}",
-        "action", "pods", "evicted", "turned", "last", "running", "launched", "nodes", "$/h", "at most"
+        "action",
+        "pods",
+        "evicted",
+        "turned",
+        "last",
+        "running",
+        "launched",
+        "nodes",
+        "$/h",
+        "at most"
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for action in ROUNDS.iter().filter(wanted) {

@@ -181,7 +181,9 @@ fn secret(certificates: &Certificates) -> Secret {
     let file = |name: &str, text: &str| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
     let mut secret = Secret {
         type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some([file("tls.crt", &certificates.certificate), file("tls.key", &certificates.key)].into()),
+        data: Some(
+            [file("tls.crt", &certificates.certificate), file("tls.key", &certificates.key)].into(),
+        ),
         ..Secret::default()
     };
     secret.metadata.name = Some(SECRET.to_owned());

@@ -146,7 +146,8 @@ impl World {
     pub(crate) async fn dollars(&self) -> Result<f64> {
         let instances = self.cloud.instances().await?;
         let market = self.cloud.market();
-        let pool = |i: &testbed::cloud::Instance| Pool::new(&i.instance_type, &i.zone, i.capacity_type);
+        let pool =
+            |i: &testbed::cloud::Instance| Pool::new(&i.instance_type, &i.zone, i.capacity_type);
         let prices = instances.iter().filter_map(|instance| market.price(&pool(instance)));
         let price: u64 = prices.sum();
         Ok(f64::from(u32::try_from(price)?) / 1e6)

@@ -14,7 +14,8 @@ fn world(cap: Action) -> Snapshot {
 fn pod(container: &Value, grace: Option<i64>) -> Value {
     let mut container = container.clone();
     container["name"] = "app".into();
-    let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, container]}});
+    let mut pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, container]}});
     if let Some(grace) = grace {
         pod["spec"]["terminationGracePeriodSeconds"] = grace.into();
     }

@@ -51,11 +51,7 @@ pub(super) enum Verdict {
     /// The pressure is over, and has been for long enough.
     Relieved,
     /// The node is or was under pressure. `over` says whether it is now.
-    Pressed {
-        over: bool,
-        evict: Option<(Occupant, String)>,
-        reject: Vec<(Occupant, String)>,
-    },
+    Pressed { over: bool, evict: Option<(Occupant, String)>, reject: Vec<(Occupant, String)> },
 }
 
 impl Occupant {
@@ -75,7 +71,8 @@ impl Occupant {
                 (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
             let positive = |quantity: &Quantity| !matches!(&*quantity.0, "0" | "0m");
             for name in ["cpu", "memory"] {
-                best_effort &= ![&requests, &limits].iter().any(|l| l.get(name).is_some_and(positive));
+                best_effort &=
+                    ![&requests, &limits].iter().any(|l| l.get(name).is_some_and(positive));
             }
             let asked = requests.get("memory");
             let request = asked.and_then(bytes).unwrap_or(0);
@@ -140,15 +137,16 @@ pub(super) fn judge(
             Some(_) => {}
         }
     }
-    let reject = late.into_iter().map(|pod| {
-        (pod.clone(), "The node had condition: [MemoryPressure]. ".to_owned())
-    });
+    let reject = late
+        .into_iter()
+        .map(|pod| (pod.clone(), "The node had condition: [MemoryPressure]. ".to_owned()));
     // Pods within their requests go too when nothing else is left, as with the kubelet.
     let worst = stay.iter().max_by_key(|pod| {
         let beyond = pod.beyond();
         (beyond > 0, Reverse(pod.priority), beyond, Reverse(&pod.name))
     });
-    let evict = worst.filter(|_| over).map(|pod| ((**pod).clone(), message(pod, allocatable - used)));
+    let evict =
+        worst.filter(|_| over).map(|pod| ((**pod).clone(), message(pod, allocatable - used)));
     Verdict::Pressed { over, evict, reject: reject.collect() }
 }
 
@@ -255,7 +253,11 @@ mod tests {
     fn a_node_under_pressure_turns_bare_pods_away_until_it_has_been_calm() {
         let start = Instant::now();
         let later = start + Duration::from_secs(1);
-        let mut pods = [pod("old", "1Gi", None, 0), pod("new", "1Gi", None, 0), pod("asks", "1Gi", Some("1Gi"), 0)];
+        let mut pods = [
+            pod("old", "1Gi", None, 0),
+            pod("new", "1Gi", None, 0),
+            pod("asks", "1Gi", Some("1Gi"), 0),
+        ];
         pods[0].since = Some(start);
         pods[1].since = Some(later + Duration::from_secs(1));
         pods[2].since = Some(later + Duration::from_secs(1));
@@ -275,11 +277,18 @@ mod tests {
 
     #[test]
     fn quantities_of_memory() {
-        for (text, expected) in
-            [("0", Some(0)), ("7", Some(7)), ("3Ki", Some(3072)), ("2G", Some(2_000_000_000)), ("1.5Gi", None)]
-        {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("3Ki", Some(3072)),
+            ("2G", Some(2_000_000_000)),
+            ("1.5Gi", None),
+        ] {
             assert_eq!(bytes(&Quantity(text.to_owned())), expected, "{text}");
         }
-        assert_eq!((binary(1536 << 20), binary(GIB), binary(1000)), ("1536Mi".into(), "1Gi".into(), "1000".into()));
+        assert_eq!(
+            (binary(1536 << 20), binary(GIB), binary(1000)),
+            ("1536Mi".into(), "1Gi".into(), "1000".into())
+        );
     }
 }
