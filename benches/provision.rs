@@ -29,7 +29,6 @@ use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
-use testbed::cloud::Pool;
 use testbed::poll;
 
 #[path = "../tests/e2e/world.rs"]
@@ -156,11 +155,7 @@ async fn round(world: &World, count: u32) -> Result<Round> {
         seen.lock().values().filter_map(|(came, bound)| Some(*bound.as_ref()? - *came)).collect();
     let (off, again) = against_plan(world, &namespace, count).await?;
     let instances = world.cloud.instances().await?;
-    let market = |instance: &testbed::cloud::Instance| {
-        let pool = Pool::new(&instance.instance_type, &instance.zone, instance.capacity_type);
-        world.cloud.market().price(&pool).unwrap_or_default()
-    };
-    let price: u64 = instances.iter().map(market).sum();
+    let dollars = world.dollars().await?;
     let scaled = Instant::now();
     world.scale(&namespace, "web", 0).await?;
     world.empty().await?;
@@ -171,7 +166,7 @@ async fn round(world: &World, count: u32) -> Result<Round> {
         off,
         again,
         nodes: instances.len(),
-        dollars: f64::from(u32::try_from(price)?) / 1e6,
+        dollars,
         gone: scaled.elapsed(),
     })
 }

@@ -36,6 +36,8 @@ pub struct Registration {
     pub excluded_namespaces: Vec<String>,
     /// Whether to send pods that lack an ephemeral-storage request only. Most pods do.
     pub ephemeral_storage: bool,
+    /// Whether to send pods with a container that serves and has no `preStop` hook, too.
+    pub pre_stop: bool,
 }
 
 /// The mutating and the validating configuration.
@@ -70,9 +72,10 @@ pub fn registration(registration: &Registration) -> (Value, Value) {
             "scope": "Namespaced",
         },
     ]);
-    let conditions = pod_conditions(registration.ephemeral_storage);
+    let conditions = pod_conditions(registration.ephemeral_storage, false);
+    let to_mutate = pod_conditions(registration.ephemeral_storage, registration.pre_stop);
     let mut mutate =
-        webhook(registration, "pods.mutate.harbinger.sh", "/mutate/pods", &pods, &conditions);
+        webhook(registration, "pods.mutate.harbinger.sh", "/mutate/pods", &pods, &to_mutate);
     // Containers that a later webhook adds are seen in a second round.
     mutate["reinvocationPolicy"] = "IfNeeded".into();
     let validate =
@@ -152,11 +155,12 @@ fn webhook(
 }
 
 /// Conditions under which a pod is sent. They are total: a field that is absent is never read.
-fn pod_conditions(ephemeral_storage: bool) -> Value {
+fn pod_conditions(ephemeral_storage: bool, pre_stop: bool) -> Value {
     let lacks: Vec<String> = ["cpu", "memory"]
         .into_iter()
         .chain(ephemeral_storage.then_some("ephemeral-storage"))
         .map(lacks_request)
+        .chain(pre_stop.then(|| LACKS_PRE_STOP.to_owned()))
         .collect();
     json!([
         {
@@ -176,6 +180,10 @@ fn pod_conditions(ephemeral_storage: bool) -> Value {
         { "name": "lacks-a-request", "expression": lacks.join(" || ") },
     ])
 }
+
+/// Whether some container has ports and no hook.
+const LACKS_PRE_STOP: &str = "object.spec.containers.exists(c, has(c.ports) && c.ports.size() > 0 && \
+                              !(has(c.lifecycle) && has(c.lifecycle.preStop)))";
 
 /// Whether some container lacks a request for the resource that the pod as a whole does not make.
 /// The API server writes every zero as `0`.
@@ -216,6 +224,7 @@ mod tests {
                 .map(str::to_owned)
                 .to_vec(),
             ephemeral_storage: false,
+            pre_stop: false,
         });
         insta::assert_json_snapshot!("mutating", mutating);
         insta::assert_json_snapshot!("validating", validating);
@@ -228,12 +237,13 @@ mod tests {
             ca_bundle: Some("pem".into()),
             excluded_namespaces: vec![],
             ephemeral_storage: true,
+            pre_stop: true,
         });
         let client = &mutating["webhooks"][0]["clientConfig"];
         assert_eq!(client["url"], "https://10.0.0.1:9443/mutate/pods");
         assert_eq!(client["caBundle"], "cGVt");
         assert_eq!(mutating["webhooks"][0]["namespaceSelector"], json!({}));
         let lacks = mutating["webhooks"][0]["matchConditions"][3]["expression"].as_str().unwrap();
-        assert!(lacks.contains("ephemeral-storage"));
+        assert!(lacks.contains("ephemeral-storage") && lacks.contains("preStop"));
     }
 }

@@ -72,6 +72,11 @@ pub struct RequestPolicySpec {
     /// Who makes pods that are exempt. Pods of workloads are made by their controllers, not by people.
     #[serde(default, skip_serializing_if = "Exempt::is_empty")]
     pub exempt: Exempt,
+    /// Seconds that containers with ports sleep before they are told to end, where they have no `preStop` hook and the grace
+    /// period of the pod leaves ten seconds more. Needs Kubernetes 1.30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 300))]
+    pub pre_stop_sleep_seconds: Option<u32>,
     /// Policies are asked in order of priority, higher first, then of name.
     #[serde(default)]
     #[schemars(range(min = -1_000_000, max = 1_000_000))]

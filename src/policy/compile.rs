@@ -115,6 +115,7 @@ pub fn compile(name: &str, spec: &api::RequestPolicySpec) -> Result<Policy, Comp
         priority_classes: spec.matches.priority_classes.clone(),
         conditions: conditions.collect::<Result<_, _>>()?,
         rules,
+        pre_stop_sleep: spec.pre_stop_sleep_seconds.filter(|seconds| *seconds > 0),
         zero_means_missing: spec.zero_means_missing,
         allow_opt_out: spec.allow_opt_out,
         exempt_users: spec.exempt.users.clone(),
@@ -216,7 +217,7 @@ mod tests {
             ],
             "matchConditions": [{ "name": "c", "expression": "true" }],
             "allowOptOut": true, "exempt": { "users": ["u"], "groups": ["g"] },
-            "priority": 7, "message": "m",
+            "priority": 7, "message": "m", "preStopSleepSeconds": 5,
         }))
         .unwrap();
         assert_eq!((policy.rules[0].amount, policy.rules[1].amount), (Some(250), None));
@@ -225,6 +226,7 @@ mod tests {
         assert_eq!(policy.objects.unwrap().match_expressions[0].operator, Operator::Exists);
         assert!(policy.zero_means_missing && policy.allow_opt_out);
         assert_eq!((&*policy.exempt_users[0], &*policy.exempt_groups[0]), ("u", "g"));
+        assert_eq!(policy.pre_stop_sleep, Some(5));
         assert_eq!((policy.conditions.len(), &*policy.priority_classes[0]), (1, "batch"));
         let image = |name| policy.images[0].is_match(name);
         assert!(

@@ -8,6 +8,7 @@ use json_patch::Patch;
 
 use super::condition::{self, ConditionError};
 use super::find::{Finding, findings};
+use super::sleep::{Sleep, sleeps};
 use super::snapshot::{Action, Policy, Snapshot};
 use super::subject::Subject;
 use super::view::PodView;
@@ -70,6 +71,8 @@ pub struct Decision {
     pub audit: BTreeMap<String, String>,
     /// All missing requests and what was decided about each.
     pub findings: Vec<Finding>,
+    /// Containers that get a sleep before their end.
+    pub sleeps: Vec<Sleep>,
     /// Conditions that could not be evaluated; their policies did not judge the pod.
     pub failed_conditions: Vec<ConditionError>,
     /// Why the pod is not judged at all.
@@ -91,7 +94,8 @@ impl Decision {
             return vec![format!("requests were not set, please report: {why}")];
         }
         let set = self.findings.iter().filter(|finding| finding.action.sets());
-        set.filter_map(text::pod_warning).collect()
+        let sleeps = self.sleeps.iter().map(Sleep::warning);
+        set.filter_map(text::pod_warning).chain(sleeps).collect()
     }
 
     /// Lines for the user of a pod that is final: what is missing and will not be set any more.
@@ -119,6 +123,7 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
         warnings: Vec::new(),
         audit: BTreeMap::new(),
         findings: Vec::new(),
+        sleeps: Vec::new(),
         failed_conditions: Vec::new(),
         exempt: exemption(pod, meta.namespace, snapshot),
         patch_dropped: None,
@@ -141,14 +146,17 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     let document = || serde_json::from_str(pod.raw).ok();
     let policies = select(&subject, snapshot, document, &mut decision.failed_conditions);
     let found = findings(&subject, &policies, snapshot, meta.now);
-    if found.is_empty() {
+    let cap = snapshot.max_action();
+    let asleep = sleeps(pod, &subject, &policies, cap);
+    if found.is_empty() && asleep.is_empty() {
         return;
     }
-    let mut patch = patch::build(pod, &subject, &found);
+    let mut patch = patch::build(pod, &subject, &found, &asleep);
     if !patch.is_empty() {
         let settled = |patched: &PodView<'_>| {
             let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
             findings(&subject, &policies, snapshot, meta.now).iter().all(|f| !f.action.sets())
+                && sleeps(patched, &subject, &policies, cap).is_empty()
         };
         if let Err(error) = patch::verify(pod, &patch, settled) {
             patch = Patch::default();
@@ -165,6 +173,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     decision.patch = patch;
     decision.audit = audit(&found, snapshot);
     decision.findings = found;
+    decision.sleeps = asleep;
     let said = |finding: &&Finding| finding.action == Action::Warn;
     let missing = decision.findings.iter().filter(said).filter_map(text::pod_warning);
     let warnings = decision.changes().into_iter().chain(missing).chain(decision.notes());

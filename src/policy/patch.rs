@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::find::{Clamp, Finding};
+use super::sleep::Sleep;
 use super::subject::{Slot, Subject};
 use super::view::PodView;
 use super::{RECORD_ANNOTATION, skeleton};
@@ -35,7 +36,12 @@ pub(super) enum PatchError {
 }
 
 /// The patch that sets the requests of all findings whose action does.
-pub(super) fn build(pod: &PodView<'_>, subject: &Subject<'_>, findings: &[Finding]) -> Patch {
+pub(super) fn build(
+    pod: &PodView<'_>,
+    subject: &Subject<'_>,
+    findings: &[Finding],
+    sleeps: &[Sleep],
+) -> Patch {
     let mut operations = Vec::new();
     for slot in &subject.slots {
         let wanted: Vec<&Finding> = findings
@@ -48,10 +54,22 @@ pub(super) fn build(pod: &PodView<'_>, subject: &Subject<'_>, findings: &[Findin
             set_requests(slot, &wanted, &mut operations);
         }
     }
+    operations.extend(sleeps.iter().map(set_sleep));
     if !operations.is_empty() {
-        operations.push(record(pod, findings));
+        operations.push(record(pod, findings, sleeps));
     }
     Patch(operations)
+}
+
+fn set_sleep(sleep: &Sleep) -> PatchOperation {
+    let index = sleep.index.to_string();
+    let path = ["spec", "containers", &index, "lifecycle", "preStop"];
+    let hook = json!({ "sleep": { "seconds": sleep.seconds } });
+    if sleep.has_lifecycle {
+        add(path, hook)
+    } else {
+        add(path.into_iter().take(4), json!({ "preStop": hook }))
+    }
 }
 
 fn set_requests(slot: &Slot<'_>, wanted: &[&Finding], operations: &mut Vec<PatchOperation>) {
@@ -91,10 +109,13 @@ struct Record {
     /// Amounts that differ from what the policy says: `was 1Gi: ResourceQuota "small"`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     clamped: BTreeMap<String, BTreeMap<String, String>>,
+    /// Sleeps before the end, by container.
+    #[serde(rename = "preStop", skip_serializing_if = "BTreeMap::is_empty")]
+    pre_stop: BTreeMap<String, String>,
     policies: Vec<String>,
 }
 
-fn record(pod: &PodView<'_>, findings: &[Finding]) -> PatchOperation {
+fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOperation {
     let annotations = pod.annotations();
     let old = annotations.and_then(|annotations| annotations.record.as_deref());
     // What a user wrote there by hand is not worth an error.
@@ -121,10 +142,17 @@ fn record(pod: &PodView<'_>, findings: &[Finding]) -> PatchOperation {
             record.policies.push(finding.policy.to_string());
         }
     }
+    for sleep in sleeps {
+        record.pre_stop.insert(sleep.container.clone(), format!("{}s", sleep.seconds));
+        if !record.policies.iter().any(|policy| **policy == *sleep.policy) {
+            record.policies.push(sleep.policy.to_string());
+        }
+    }
     let mut text = json!(record).to_string();
     if text.len() > RECORD_LIMIT {
         record.set.clear();
         record.clamped.clear();
+        record.pre_stop.clear();
         text = json!(record).to_string();
         if text.len() > RECORD_LIMIT {
             text = json!({ "v": 1 }).to_string();

@@ -22,7 +22,9 @@ enum Keep {
 
 const CONTAINERS: Keep = Keep::Items(&Keep::Keys(&[
     ("image", Keep::All),
+    ("lifecycle", Keep::All),
     ("name", Keep::All),
+    ("ports", Keep::All),
     ("resources", Keep::All),
     ("restartPolicy", Keep::All),
 ]));
@@ -48,6 +50,7 @@ const POD: Keep = Keep::Keys(&[
             ("overhead", Keep::All),
             ("priorityClassName", Keep::All),
             ("resources", Keep::All),
+            ("terminationGracePeriodSeconds", Keep::All),
         ]),
     ),
 ]);

@@ -11,6 +11,7 @@ use regex::Regex;
 
 use super::bounds::Bounds;
 use super::condition::Condition;
+use crate::guard::Guard;
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
 
@@ -212,6 +213,8 @@ pub struct Policy {
     pub conditions: Vec<Condition>,
     /// Rules, at most one per resource.
     pub rules: Vec<Rule>,
+    /// How long containers that serve sleep before they end, seconds.
+    pub pre_stop_sleep: Option<u32>,
     /// Whether an explicit zero counts as missing.
     pub zero_means_missing: bool,
     /// Whether the opt-out annotation is honoured.
@@ -236,6 +239,7 @@ pub struct Snapshot {
     max_action: Action,
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
     largest_nodes: Arc<[Resources]>,
+    guard: Arc<Guard>,
 }
 
 impl Default for Snapshot {
@@ -265,6 +269,7 @@ impl Snapshot {
             max_action: Action::Deny,
             bounds: BTreeMap::new(),
             largest_nodes: Arc::new([]),
+            guard: Arc::default(),
         }
     }
 
@@ -288,6 +293,18 @@ impl Snapshot {
     pub fn with_largest_nodes(mut self, nodes: Arc<[Resources]>) -> Self {
         self.largest_nodes = nodes;
         self
+    }
+
+    /// Adds what failed pods tell of the next ones.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Arc<Guard>) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// What failed pods tell of the next ones.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// The cap on what every rule may do.

@@ -1,8 +1,10 @@
 //! Conformance tables and properties of decisions.
 
 mod bounds;
+mod guard;
 mod properties;
 mod selection;
+mod sleep;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

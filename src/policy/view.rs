@@ -13,6 +13,7 @@ use crate::model::labels::Labels;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
 use crate::model::wire::{Object, object, object_or_default, objects, or_default};
+use crate::model::workload::known_workload;
 
 /// A pod as far as decisions read it.
 #[derive(Debug, Default, Deserialize)]
@@ -80,6 +81,7 @@ pub(super) struct SpecView<'a> {
     #[serde(borrow)]
     pub(super) priority_class_name: Option<Cow<'a, str>>,
     pub(super) active_deadline_seconds: Option<i64>,
+    pub(super) termination_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +95,16 @@ pub(super) struct ContainerView<'a> {
     pub(super) restart_policy: Option<Cow<'a, str>>,
     #[serde(deserialize_with = "object")]
     pub(super) resources: Option<ResourcesView>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) ports: Vec<IgnoredAny>,
+    #[serde(deserialize_with = "object")]
+    pub(super) lifecycle: Option<LifecycleView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct LifecycleView {
+    pub(super) pre_stop: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,9 +149,7 @@ impl<'a> PodView<'a> {
     /// Kind and name of the workload that people know: the Deployment behind a ReplicaSet.
     pub fn workload(&self) -> Option<(&str, &str)> {
         let (kind, name) = self.controller()?;
-        let hash = self.labels().get("pod-template-hash").filter(|_| kind == "ReplicaSet");
-        let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
-        Some(stem.map_or((kind, name), |stem| ("Deployment", stem)))
+        Some(known_workload(kind, name, self.labels()))
     }
 
     pub(super) fn annotations(&self) -> Option<&AnnotationsView<'a>> {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use testbed::cloud::{Boot, BootOptions, Cloud, Moto};
+use testbed::cloud::{Boot, BootOptions, Cloud, Moto, Pool};
 use testbed::install::{self, Chart};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
@@ -140,6 +140,17 @@ impl World {
         })
         .await
         .with_context(|| self.story())
+    }
+
+    /// Price of the instances that run, dollars an hour.
+    pub(crate) async fn dollars(&self) -> Result<f64> {
+        let instances = self.cloud.instances().await?;
+        let market = self.cloud.market();
+        let pool =
+            |i: &testbed::cloud::Instance| Pool::new(&i.instance_type, &i.zone, i.capacity_type);
+        let prices = instances.iter().filter_map(|instance| market.price(&pool(instance)));
+        let price: u64 = prices.sum();
+        Ok(f64::from(u32::try_from(price)?) / 1e6)
     }
 
     /// What our process said last.

@@ -8,6 +8,7 @@
 
 mod advice;
 mod bad_input;
+mod behaviour;
 mod cli;
 mod help;
 mod mutations;

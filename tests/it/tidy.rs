@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("api", &["model"]),
-    ("policy", &["model", "api"]),
+    ("guard", &["model"]),
+    ("policy", &["model", "api", "guard"]),
     ("demand", &["model"]),
     ("forecast", &["model"]),
     ("cluster", &["model"]),
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "model",
             "api",
+            "guard",
             "policy",
             "advice",
             "cluster",

@@ -255,6 +255,31 @@ fn enforcement_starts_at_its_date() {
 }
 
 #[test]
+fn a_clock_that_jumps_moves_start_dates_alone() {
+    let rules = [(Resource::Cpu, Action::Default), (Resource::Memory, Action::Deny)];
+    let mut dated = policy("p", &rules);
+    dated.rules[1].enforce_from = Some("2026-03-01T00:00:00Z".parse().unwrap());
+    let snapshot = snapshot(vec![dated]);
+    let text = bare().to_string();
+    let view = PodView::parse(&text).unwrap();
+    let at = |time: &str| {
+        let meta = RequestMeta { now: time.parse().unwrap(), ..meta("shop") };
+        decide(&view, &meta, &snapshot)
+    };
+    let (epoch, today, far) =
+        (at("1970-01-01T00:00:00Z"), at("2026-06-01T12:00:00Z"), at("9999-12-30T00:00:00Z"));
+    for decision in [&epoch, &today, &far] {
+        assert_eq!(decision.findings[0].action, Action::Default);
+        assert!(decision.patch_dropped.is_none());
+        assert_eq!(decision.patch, today.patch);
+    }
+    assert_eq!(epoch.verdict, Verdict::Allow);
+    assert_eq!(epoch.findings[1].action, Action::Warn);
+    assert!(matches!(today.verdict, Verdict::Deny { .. }));
+    assert_eq!(today.verdict, far.verdict);
+}
+
+#[test]
 fn the_policys_own_message_is_filled_in_once() {
     let mut policy = policy("prod", &[(Resource::Memory, Action::Deny)]);
     policy.message = Some(

@@ -1,0 +1,75 @@
+//! Sleeps before the end of containers that serve.
+//!
+//! A pod that is told to end leaves the load balancers at the same moment, and these hear of it some
+//! seconds later: what they send until then fails. A container without a `preStop` hook of its own gets
+//! the native sleep where a policy asks for it and the pod's grace period leaves room.
+
+use std::sync::Arc;
+
+use super::find::covers;
+use super::snapshot::{Action, Policy};
+use super::subject::Subject;
+use super::view::PodView;
+
+/// Grace period of pods that name none, seconds: the API server's default.
+const GRACE: i64 = 30;
+
+/// What the sleep must leave of the grace period, seconds: time in which most servers end what they
+/// have begun.
+const LEFT: i64 = 10;
+
+/// A sleep that a container gets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sleep {
+    /// Name of the container.
+    pub container: String,
+    /// Position in `spec.containers`.
+    pub index: usize,
+    /// Its length.
+    pub seconds: u32,
+    /// Whether `lifecycle` exists, so that a patch may add below it.
+    pub(super) has_lifecycle: bool,
+    /// The policy that asks for it.
+    pub policy: Arc<str>,
+}
+
+impl Sleep {
+    /// What the user of the pod is told.
+    pub(super) fn warning(&self) -> String {
+        let Self { container, seconds, policy, .. } = self;
+        format!("container {container:?}: sleeps {seconds}s before it ends (policy {policy})")
+    }
+}
+
+/// The sleeps that a pod's containers get. `policies` are those that select the pod, in order; the
+/// first that covers a container and asks for a sleep decides. `cap` is the most that policies may do.
+pub(super) fn sleeps(
+    pod: &PodView<'_>,
+    subject: &Subject<'_>,
+    policies: &[&Policy],
+    cap: Action,
+) -> Vec<Sleep> {
+    if cap < Action::Default || policies.iter().all(|policy| policy.pre_stop_sleep.is_none()) {
+        return Vec::new();
+    }
+    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(GRACE);
+    // The slots of main containers come first, in their order.
+    let containers = pod.spec.containers.iter().zip(&subject.slots).enumerate();
+    let sleep = |(index, (container, slot)): (usize, (&super::view::ContainerView<'_>, _))| {
+        let hooked = container.lifecycle.as_ref().is_some_and(|hooks| hooks.pre_stop.is_some());
+        if hooked || container.ports.is_empty() {
+            return None;
+        }
+        let asks = |policy: &&&Policy| policy.pre_stop_sleep.is_some() && covers(policy, slot);
+        let policy = policies.iter().find(asks)?;
+        let seconds = policy.pre_stop_sleep?;
+        (i64::from(seconds) + LEFT <= grace).then(|| Sleep {
+            container: container.name.clone().into_owned(),
+            index,
+            seconds,
+            has_lifecycle: container.lifecycle.is_some(),
+            policy: Arc::clone(&policy.name),
+        })
+    };
+    containers.filter_map(sleep).collect()
+}
