@@ -4,7 +4,8 @@
 //! Layers, lowest first; a layer uses only those below it:
 //!
 //! - L0 `model`, `api`: vocabulary and wire types
-//! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`: pure decisions
+//! - L1 `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`,
+//!   `usage`: pure decisions
 //! - L2 `cloud`, `telemetry`, `intent`, `certs`: seams and their simulated side
 //! - L3 `aws`, `k8s`, `admission`: adapters
 //! - L4 `control`, `simulate`, `doctor`: loops, the offline engine, a look at an installation
@@ -32,3 +33,4 @@ pub mod schedule;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;
+pub mod usage;

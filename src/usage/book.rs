@@ -1,6 +1,7 @@
 //! What the leader keeps: the history of every container that it has seen, and its checkpoints.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::encode::{self, BadCheckpoint};
@@ -13,6 +14,9 @@ use super::DAY;
 /// forgotten. One takes about 1 KB (four histograms of some 20 buckets of 8 bytes, and 300 bytes
 /// beside) and at most 2.4 KB (4 * 64 * 8 + 300), so 100,000 take 100 MB, and at most 240 MB.
 pub const MOST_CONTAINERS: usize = 100_000;
+
+/// Containers above that before they are forgotten at once, not at the end of the day.
+const SLACK: usize = MOST_CONTAINERS / 16;
 
 /// Containers in one part of a checkpoint: at most 1000 * 300 bytes, 400 KB as base64, where an object
 /// of the API server may have 1.5 MB.
@@ -56,6 +60,8 @@ pub struct Book {
     /// By hash of the pod's UID and the container's name. Not part of checkpoints: a new leader
     /// counts a pod's peak of the day a second time, and loses nothing.
     peaks: BTreeMap<u64, Peak>,
+    /// Containers.
+    count: usize,
     /// Day of the last sweep.
     swept: i32,
 }
@@ -64,16 +70,16 @@ impl Book {
     /// Folds in a sample that was taken at `now`, seconds since the epoch.
     pub fn observe(&mut self, sample: &Sample<'_>, now: i64) {
         let day = day_of(now);
-        if day > self.swept {
+        if day > self.swept || self.count > MOST_CONTAINERS + SLACK {
             self.sweep(now);
             self.swept = day;
         }
-        let history = history(&mut self.namespaces, sample.namespace, &sample.keys);
+        let old = self.peaks.get(&sample.instance).filter(|peak| peak.day == day).copied();
+        let history = self.history(sample.namespace, &sample.keys);
         let period = history.period(&sample.keys, sample.created_at);
         period.seen(now, sample.censored);
         period.cpu(Measure::Cpu.bucket(sample.cpu), now, sample.censored);
         let bucket = Measure::Memory.bucket(sample.memory);
-        let old = self.peaks.get(&sample.instance).filter(|peak| peak.day == day).copied();
         // A lower bound may raise a peak, but is none.
         let first = old.is_none() && !sample.censored;
         if first || old.is_some_and(|old| old.bucket < bucket) {
@@ -88,7 +94,7 @@ impl Book {
     /// as far as they are known. It counts at once, whatever else is known.
     pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, now: i64) {
         let seen = self.peaks.get(&instance).map_or(0, |peak| peak.bytes);
-        history(&mut self.namespaces, namespace, keys).killed(held.max(seen), now);
+        self.history(namespace, keys).killed(held.max(seen), now);
     }
 
     /// Namespaces of which something is known.
@@ -98,7 +104,7 @@ impl Book {
 
     /// Containers that are known.
     pub fn len(&self) -> usize {
-        self.namespaces.values().map(BTreeMap::len).sum()
+        self.count
     }
 
     /// Whether nothing is known.
@@ -121,14 +127,17 @@ impl Book {
         for record in encode::read(bytes)? {
             let (key, history) = record?;
             let containers = self.namespaces.entry(namespace.into()).or_default();
+            let before = containers.len();
             containers.entry(key).or_insert(history);
+            self.count += containers.len() - before;
         }
         Ok(())
     }
 
     /// Forgets a namespace that is gone.
     pub fn forget(&mut self, namespace: &str) {
-        self.namespaces.remove(namespace);
+        let gone = self.namespaces.remove(namespace);
+        self.count -= gone.map_or(0, |containers| containers.len());
     }
 
     /// Forgets what was not seen for long, and the oldest of what is too much.
@@ -136,31 +145,38 @@ impl Book {
         let day = day_of(now);
         self.peaks.retain(|_, peak| peak.day >= day - 1);
         let mut oldest = now - FORGET;
-        if self.len() > MOST_CONTAINERS {
+        // Those seen last at one moment go one by one: all that live are seen at the same.
+        let mut surplus = 0;
+        if self.count > MOST_CONTAINERS {
             let containers = self.namespaces.values().flat_map(BTreeMap::values);
             let mut seen: Vec<i64> = containers.map(History::last).collect();
-            let surplus = seen.len() - MOST_CONTAINERS;
-            let (_, last_dropped, _) = seen.select_nth_unstable(surplus);
-            oldest = oldest.max(*last_dropped);
+            let place = seen.len() - MOST_CONTAINERS;
+            let (before, first_kept, _) = seen.select_nth_unstable(place);
+            let first_kept = *first_kept;
+            surplus = before.iter().filter(|last| **last == first_kept).count();
+            oldest = oldest.max(first_kept);
         }
         for containers in self.namespaces.values_mut() {
-            containers.retain(|_, history| history.last() >= oldest);
+            containers.retain(|_, history| {
+                let last = history.last();
+                let is_surplus = last == oldest && surplus > 0;
+                surplus -= usize::from(is_surplus);
+                last >= oldest && !is_surplus
+            });
         }
         self.namespaces.retain(|_, containers| !containers.is_empty());
+        self.count = self.namespaces.values().map(BTreeMap::len).sum();
     }
-}
 
-fn history<'a>(
-    namespaces: &'a mut BTreeMap<Arc<str>, BTreeMap<u64, History>>,
-    namespace: &str,
-    keys: &Keys,
-) -> &'a mut History {
-    // Asked first, so that no name is copied for a namespace that is known.
-    if !namespaces.contains_key(namespace) {
-        namespaces.insert(namespace.into(), BTreeMap::new());
+    fn history(&mut self, namespace: &str, keys: &Keys) -> &mut History {
+        match self.namespaces.entry(namespace.into()).or_default().entry(keys.container) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                self.count += 1;
+                place.insert(History::new(keys))
+            }
+        }
     }
-    let containers = namespaces.entry(namespace.into()).or_default();
-    containers.entry(keys.container).or_insert_with(|| History::new(keys))
 }
 
 /// Days since the epoch.

@@ -38,9 +38,10 @@ const UNSEEN_SPREAD: f64 = 0.5;
 /// How far a VerticalPodAutoscaler is believed. Operators trust it; it may still be young.
 const RECOMMENDED: f64 = 0.95;
 
-/// Margin on use that was seen, without evidence. The Vertical Pod Autoscaler always adds it; here it
-/// shrinks with the root of the days, as the error of an estimate does.
-const MARGIN: f64 = 0.15;
+/// Margin on use that was seen, without evidence, of cpu and memory: what lacks cpu waits, what lacks
+/// memory ends. The Vertical Pod Autoscaler always adds 15 %; here it shrinks with the root of the
+/// days that are remembered, as the error of an estimate does.
+const MARGINS: [f64; 2] = [0.1, 0.2];
 
 /// Margin that stays: samples once a minute do not see what happens between them.
 const LEAST_MARGIN: f64 = 0.03;
@@ -251,10 +252,14 @@ fn of_class(class: &class::Class, measure: Measure) -> Rung {
 
 /// The rungs that the container's own history makes, the least specific first.
 fn own(profile: &Profile, keys: &Keys, measure: Measure, place: usize, to: &mut Vec<Rung>) {
+    // Whole days that weigh as much as all samples with what they have lost by now.
+    #[expect(clippy::cast_precision_loss, reason = "a few days")]
+    let most = measure.half_life() as f64 / super::DAY as f64 / std::f64::consts::LN_2;
     let rung = |known: &Known, level, half: f64, trust: f64, rise: u8| {
         let days = f64::from(known.days);
         let bucket = known.buckets(measure)[place].saturating_add(rise);
-        let margin = 1.0 + LEAST_MARGIN + (MARGIN - LEAST_MARGIN) / (1.0 + days).sqrt();
+        let unsure = MARGINS[measure as usize] - LEAST_MARGIN;
+        let margin = 1.0 + LEAST_MARGIN + unsure / (1.0 + days.min(most)).sqrt();
         Rung {
             level,
             amount: measure.end(bucket) * margin,
@@ -324,7 +329,8 @@ impl Group {
         let weight = count / (count + half) / (1.0 + variance / SPREAD.powi(2));
         Rung {
             level,
-            amount: measure.end(self.buckets[measure as usize][place]) * (1.0 + MARGIN),
+            amount: measure.end(self.buckets[measure as usize][place])
+                * (1.0 + MARGINS[measure as usize]),
             weight,
             seen: matches!(level, Level::Image { .. }) && weight >= 0.5,
         }

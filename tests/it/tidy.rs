@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("api", &["model"]),
-    ("policy", &["model", "api"]),
+    ("usage", &["model"]),
+    ("policy", &["model", "api", "usage"]),
     ("demand", &["model"]),
     ("forecast", &["model"]),
     ("cluster", &["model"]),
