@@ -6,6 +6,7 @@
 pub mod claim;
 pub mod companions;
 pub mod digest;
+pub mod failure;
 pub mod instance;
 pub mod labels;
 pub mod money;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::conditions::ConditionStatus;
 use crate::model::pod::Pod;
+use crate::model::workload::Workload;
 
 /// Why a write failed, named by what the caller does next.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -230,6 +231,17 @@ impl About {
             namespace: String::new(),
             name: name.to_owned(),
             uid: name.to_owned(),
+        }
+    }
+
+    /// A workload.
+    pub fn workload(workload: &Workload) -> Self {
+        Self {
+            api_version: workload.kind.api_version(),
+            kind: workload.kind.name(),
+            namespace: workload.namespace.to_string(),
+            name: workload.name.to_string(),
+            uid: workload.uid.to_string(),
         }
     }
 

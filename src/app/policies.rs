@@ -9,11 +9,14 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 
-use super::largest;
+use super::{SystemClock, largest};
 use crate::api::requestpolicy::RequestPolicy;
 use crate::cluster::Change;
+use crate::control::Clock as _;
+use crate::guard::Guard;
 use crate::k8s::watch::{Place, Watches};
 use crate::model::digest::hex;
+use crate::model::failure::Failure;
 use crate::model::labels::Labels;
 use crate::model::resources::Resources;
 use crate::policy::{self, Action, Bounds, Policy, Snapshot};
@@ -27,6 +30,7 @@ enum Message {
     LimitRange(Change<Place, LimitRange>),
     Quota(Change<Place, ResourceQuota>),
     Largest(Arc<[Resources]>),
+    Failures(Vec<Arc<Failure>>),
 }
 
 /// What applies to all policies.
@@ -67,6 +71,7 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
     watches.namespaces(&to, Message::Namespace);
     watches.limit_ranges(&to, Message::LimitRange);
     watches.quotas(&to, Message::Quota);
+    watches.failures(&to, Message::Failures);
     largest::follow(watches, to, Message::Largest);
     let (version, versions) = watch::channel(String::new());
     let policies = Policies {
@@ -114,6 +119,7 @@ struct State {
     sources: BTreeMap<Arc<str>, OfNamespace>,
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
     largest: Arc<[Resources]>,
+    guard: Arc<Guard>,
     /// Policies, namespaces, LimitRanges, ResourceQuotas.
     listed: [bool; 4],
 }
@@ -127,6 +133,7 @@ impl State {
             sources: BTreeMap::new(),
             bounds: BTreeMap::new(),
             largest: Arc::new([]),
+            guard: Arc::default(),
             listed: [false; 4],
         }
     }
@@ -174,6 +181,12 @@ impl State {
                 self.bound(change, |of| &mut of.quotas);
             }
             Message::Largest(nodes) => self.largest = nodes,
+            Message::Failures(failures) => {
+                let now = SystemClock.now().as_second();
+                for failure in failures {
+                    Arc::make_mut(&mut self.guard).fold(&failure, now);
+                }
+            }
         }
     }
 
@@ -248,5 +261,6 @@ impl State {
             .with_max_action(self.rules.max_action)
             .with_bounds(self.bounds.clone())
             .with_largest_nodes(Arc::clone(&self.largest))
+            .with_guard(Arc::clone(&self.guard))
     }
 }

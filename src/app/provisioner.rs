@@ -135,6 +135,7 @@ pub async fn serve(
     let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
     watches.cluster(&outbox, Message::Cluster);
     watches.classes(&outbox, Message::Classes);
+    watches.failures(&outbox, Message::Failures);
     let policies = policies::follow(&watches, options.rules);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     let (snapshots, classes) = (decider.snapshots(), decider.classes());

@@ -1,6 +1,7 @@
 //! The decider: folds events, plans, and starts the tasks that carry out.
 
 mod claims;
+mod loops;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use super::{Clock, Context, launch, lifecycle, reservations};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event, Snapshot, State};
-use crate::demand::{Assignments, Ledger};
+use crate::demand::{Assignments, Ledger, Phase, Reservation};
 use crate::intent::Intent;
 use crate::model::claim::Claim;
+use crate::model::failure::Failure;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
 use crate::plan::empty;
@@ -50,6 +52,8 @@ pub enum Message {
     Offers(Arc<str>, Catalog),
     /// A workload that admission has seen.
     Intent(Box<Intent>),
+    /// Pods that failed.
+    Failures(Vec<Arc<Failure>>),
     /// The task of a claim (or launch group) has ended.
     Done(Arc<str>),
 }
@@ -107,6 +111,7 @@ pub struct Engine<A, C, K> {
     dirty: Option<(Instant, Instant)>,
     seed: u64,
     told: BTreeMap<String, i64>,
+    loops: loops::Loops,
 }
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
@@ -143,6 +148,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             dirty: None,
             seed,
             told: BTreeMap::new(),
+            loops: loops::Loops::default(),
         }
     }
 
@@ -221,6 +227,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             Message::Cluster(event) => {
                 let relevant = self.relevant(&event);
                 self.note_pods(&event);
+                self.note_pod_failures(&event);
                 if self.state.apply(event) && relevant {
                     self.mark();
                 }
@@ -254,6 +261,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 self.mark();
             }
             Message::Intent(intent) => self.announce(&intent),
+            Message::Failures(failures) => {
+                failures.iter().for_each(|failure| self.note_failure(failure));
+            }
             Message::Done(name) => {
                 self.busy.remove(&name);
                 self.mark();
@@ -295,7 +305,8 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 
     fn covered(&self, pod: &Pod) -> bool {
         let root = self.state.snapshot().root_of(pod);
-        self.settings.intents && self.ledger.get(&root).is_some_and(|r| r.desired > 0)
+        let booked = |r: &Reservation| r.desired > 0 && r.phase != Phase::Stopped;
+        self.settings.intents && self.ledger.get(&root).is_some_and(booked)
     }
 
     fn note_pods(&mut self, event: &Event) {
@@ -454,6 +465,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         for pod in snapshot.pods.values().filter(|pod| pod.active()) {
             *active.entry(snapshot.root_of(pod)).or_insert(0) += 1;
         }
+        self.stop_loops(snapshot, now);
         self.ledger.observe(snapshot.workloads.values(), &active, now);
     }
 
@@ -492,6 +504,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let now = self.now();
         self.observe(&snapshot, now);
+        self.tell_loops(&snapshot, now);
         let entries = reservations::entries(&snapshot, &self.ledger, &self.assignments);
         self.reservations.send_if_modified(|old| {
             let changed = **old != entries;

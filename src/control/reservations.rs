@@ -28,6 +28,9 @@ const MOST: usize = 50;
 /// How long a reservation that has ended stays visible, seconds.
 const KEPT: i64 = 60;
 
+/// Why a reservation is denied: the one reason that there is.
+const LOOPS: &str = "its pods are evicted or OOM-killed again and again, with requests below their use";
+
 /// Namespace and name of a Reservation.
 pub type Key = (Arc<str>, Arc<str>);
 
@@ -88,6 +91,7 @@ pub fn entries(
             _ if consumed >= i64::from(count) => ReservationPhase::Released,
             Phase::Tentative => ReservationPhase::Tentative,
             Phase::Expired => ReservationPhase::Expired,
+            Phase::Stopped => ReservationPhase::Denied,
             _ if launching > 0 => ReservationPhase::Launching,
             _ if ready > 0 => ReservationPhase::Ready,
             _ if consumed > 0 => ReservationPhase::Consumed,
@@ -211,8 +215,10 @@ async fn write<A: ApiServer, C, K: Clock>(
             Err(error) => return Err(error),
         }
     }
+    let reason = (entry.phase == ReservationPhase::Denied).then_some(LOOPS);
     let status = json!({
         "phase": entry.phase,
+        "reason": reason,
         "counts": entry.counts,
         "nodeClaims": entry.claims.iter().map(|name| &**name).collect::<Vec<_>>(),
     });
@@ -221,10 +227,7 @@ async fn write<A: ApiServer, C, K: Clock>(
 
 /// The object; it goes with its workload.
 fn object((namespace, name): &Key, entry: &Entry) -> Value {
-    let api_version = match entry.kind {
-        WorkloadKind::Job | WorkloadKind::CronJob => "batch/v1",
-        _ => "apps/v1",
-    };
+    let api_version = entry.kind.api_version();
     let mut metadata = json!({"namespace": &**namespace, "name": &**name});
     if !entry.uid.is_empty() {
         metadata["ownerReferences"] = json!([{

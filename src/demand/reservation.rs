@@ -1,6 +1,6 @@
 //! Reservations: pods that workloads announced and that have not come yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::pod::PodShape;
@@ -27,6 +27,8 @@ pub enum Phase {
     Consumed,
     /// The pods never came.
     Expired,
+    /// The pods came and ended again and again: room for the next ones would feed the loop.
+    Stopped,
 }
 
 /// What one workload announced.
@@ -53,7 +55,7 @@ impl Reservation {
     pub fn missing(&self) -> u32 {
         match self.phase {
             Phase::Tentative | Phase::Confirmed => self.desired.saturating_sub(self.active),
-            Phase::Consumed | Phase::Expired => 0,
+            Phase::Consumed | Phase::Expired | Phase::Stopped => 0,
         }
     }
 }
@@ -64,6 +66,8 @@ pub struct Ledger {
     by_owner: BTreeMap<Arc<str>, Reservation>,
     /// What admission saw and the watch has not shown, by UID, with the moment.
     announced: BTreeMap<Arc<str>, (Arc<Workload>, i64)>,
+    /// UIDs of workloads that get no room ahead of their pods.
+    stopped: BTreeSet<Arc<str>>,
 }
 
 impl Ledger {
@@ -72,6 +76,11 @@ impl Ledger {
         if !workload.uid.is_empty() {
             self.announced.insert(Arc::clone(&workload.uid), (workload, now));
         }
+    }
+
+    /// Names the workloads that get no room ahead of their pods from the next look on, by UID.
+    pub fn stop(&mut self, owners: BTreeSet<Arc<str>>) {
+        self.stopped = owners;
     }
 
     /// Compares what workloads want with the pods that they have. `active` counts pods by root
@@ -110,9 +119,13 @@ impl Ledger {
                     && old.desired == workload.desired
                     && old.active >= have
             });
-            let moved_at = old.as_ref().filter(|_| same).map_or(now, |old| old.moved_at);
+            let stopped = self.stopped.contains(&workload.uid);
+            let still = old.as_ref().filter(|_| same && !stopped);
+            let moved_at = still.map_or(now, |old| old.moved_at);
             let phase = if have >= workload.desired {
                 Phase::Consumed
+            } else if stopped {
+                Phase::Stopped
             } else if now - moved_at > PATIENCE {
                 Phase::Expired
             } else if tentative {
@@ -204,6 +217,21 @@ mod tests {
         ledger.announce(workload(500, 3), 5);
         assert_eq!(missing(&mut ledger, 130, 2, 130, 5 + TENTATIVE), 370);
         assert_eq!(missing(&mut ledger, 130, 2, 130, 6 + TENTATIVE), 0);
+    }
+
+    #[test]
+    fn a_workload_that_loops_gets_no_room_ahead_until_it_is_let_go() {
+        let mut ledger = Ledger::default();
+        assert_eq!(missing(&mut ledger, 10, 1, 4, 0), 6);
+        ledger.stop(BTreeSet::from(["u".into()]));
+        assert_eq!(missing(&mut ledger, 10, 1, 4, 1), 0);
+        assert_eq!(ledger.get("u").unwrap().phase, Phase::Stopped);
+        assert_eq!(missing(&mut ledger, 10, 1, 10, 2), 0);
+        assert_eq!(ledger.get("u").unwrap().phase, Phase::Consumed);
+        // However long it took, its patience begins anew.
+        assert_eq!(missing(&mut ledger, 10, 1, 4, 3 * PATIENCE), 0);
+        ledger.stop(BTreeSet::new());
+        assert_eq!(missing(&mut ledger, 10, 1, 4, 4 * PATIENCE), 6);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::api::requestpolicy::RequestPolicy;
 use crate::api::{project, validate};
 use crate::cluster::{Change, Event};
 use crate::model::companions::{Budget, Priority, Scaler};
+use crate::model::failure::Failure;
 use crate::model::labels::Labels;
 use crate::model::pod::PodShape;
 use crate::model::wire::node::NodeWire;
@@ -145,6 +146,28 @@ impl Watches {
         self.workload::<DaemonSetObject, M>(WorkloadKind::DaemonSet, to, wrap, effective);
         self.workload::<JobObject, M>(WorkloadKind::Job, to, wrap, effective);
         self.workload::<CronJobObject, M>(WorkloadKind::CronJob, to, wrap, effective);
+    }
+
+    /// Watches the failures of pods that ended, evicted ones above all. Kills of containers whose pod
+    /// goes on are in the pods of [`Self::cluster`]. A failure stays true when its pod is gone.
+    pub fn failures<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: impl Fn(Vec<Arc<Failure>>) -> M + Send + 'static,
+    ) {
+        self.start::<PodObject, _, _, _>(
+            watcher::Config::default().fields("status.phase=Failed"),
+            to,
+            place,
+            |pod| PodWire::from(pod).failure().map(Arc::new),
+            move |change| {
+                wrap(match change {
+                    Change::Upsert(failure) => vec![failure],
+                    Change::Replace(failures) => failures,
+                    Change::Delete(_) => Vec::new(),
+                })
+            },
+        );
     }
 
     /// Watches namespaces: names with labels.

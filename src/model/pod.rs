@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::failure::Failure;
 use super::labels::{LabelSelector, Labels};
 use super::requirement::{Requirement, Requirements};
 use super::resources::Resources;
@@ -201,6 +202,8 @@ pub struct Pod {
     pub grace_seconds: i64,
     /// Whether it is a mirror of a static pod.
     pub mirror: bool,
+    /// How it, or a container of it, ended last for want of memory.
+    pub failure: Option<Arc<Failure>>,
 }
 
 impl Pod {

@@ -3,6 +3,7 @@
 //! These structs name only the fields that decisions need; serde skips the rest without storing
 //! it. The same code reads watch events, admission reviews and files.
 
+pub mod failure;
 pub mod node;
 pub mod pod;
 pub mod requests;

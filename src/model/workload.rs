@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::Labels;
 use super::pod::{OwnerRef, PodShape};
 
 /// Kinds of workloads that Harbinger reads.
@@ -32,6 +33,14 @@ impl WorkloadKind {
         }
     }
 
+    /// The API version that is served for it.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Job | Self::CronJob => "batch/v1",
+            _ => "apps/v1",
+        }
+    }
+
     /// Reads the kind's name.
     pub fn parse(name: &str) -> Option<Self> {
         [
@@ -51,6 +60,14 @@ impl fmt::Display for WorkloadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Kind and name of the workload that people know, by the managing controller and the labels of a
+/// pod: the Deployment behind a ReplicaSet, else the controller itself.
+pub fn known_workload<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str, &'a str) {
+    let hash = labels.get("pod-template-hash").filter(|_| kind == "ReplicaSet");
+    let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
+    stem.map_or((kind, name), |stem| ("Deployment", stem))
 }
 
 /// A workload and the pods that it wants.

@@ -8,6 +8,7 @@ use super::fit;
 use super::snapshot::{Action, ContainerKind, Policy, Resource, Snapshot};
 use super::subject::{ContainerList, Slot, Standing, Subject};
 use super::text;
+use crate::model::failure::Owner;
 
 /// A missing request and what is done about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,6 +82,7 @@ pub(super) fn findings(
     }
     let resources: Vec<Resource> =
         Resource::ALL.into_iter().filter(|resource| !subject.is_set_for_pod(*resource)).collect();
+    let owner = owner(subject, snapshot);
     let (mut findings, mut messages) = (Vec::new(), Vec::new());
     for (at, slot) in subject.slots.iter().enumerate() {
         for resource in &resources {
@@ -100,7 +102,7 @@ pub(super) fn findings(
                     continue;
                 }
                 messages.push(policy.message.as_deref());
-                findings.push(Finding {
+                let mut finding = Finding {
                     container: slot.name.to_owned(),
                     kind: slot.kind,
                     list: slot.list,
@@ -115,7 +117,11 @@ pub(super) fn findings(
                     withheld: None,
                     policy: Arc::clone(&policy.name),
                     note: None,
-                });
+                };
+                if let Some(owner) = &owner {
+                    raise(&mut finding, owner, snapshot, now);
+                }
+                findings.push(finding);
             }
         }
     }
@@ -126,6 +132,23 @@ pub(super) fn findings(
         finding.note = message.map(|template| text::fill(template, subject, finding));
     }
     findings
+}
+
+/// The workload whose earlier pods may tell something; nearly always none has failed at all.
+fn owner(subject: &Subject<'_>, snapshot: &Snapshot) -> Option<Owner> {
+    let (kind, name) = subject.workload.filter(|_| !snapshot.guard().is_empty())?;
+    Some(Owner::new(subject.namespace, kind, name))
+}
+
+/// Raises an amount to what earlier pods of the workload show to be needed: with less the next one
+/// ends as they did.
+fn raise(finding: &mut Finding, owner: &Owner, snapshot: &Snapshot, now: Timestamp) {
+    let resource = finding.resource.name();
+    let floor =
+        snapshot.guard().floor(owner, &finding.container, resource, now.as_second());
+    if let Some(floor) = floor {
+        finding.raise(floor.amount, &format!("earlier pods were {}", floor.kind.verb()));
+    }
 }
 
 /// The first policy with a rule for this container and resource.

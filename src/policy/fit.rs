@@ -1,7 +1,8 @@
 //! Defaults that make nothing worse: a pod that the API server and some node would have taken
 //! without us must be taken with us.
 //!
-//! Each default passes these in order, and every change is kept for the record and the warning:
+//! What earlier pods of the workload show to be needed has raised the defaults by then. Each passes
+//! these in order, and every change is kept for the record and the warning:
 //! 1. `min` and `maxLimitRequestRatio` of a LimitRange raise it, `max` lowers it;
 //! 2. the container's own limit, or the one that a LimitRange will give it, lowers it;
 //! 3. the request of the pod as a whole, where `spec.resources` makes one;
@@ -221,7 +222,7 @@ fn share(
 const SCALE: u32 = 61;
 
 impl Finding {
-    fn raise(&mut self, least: i64, cause: &str) {
+    pub(super) fn raise(&mut self, least: i64, cause: &str) {
         if self.amount < least {
             self.clamp(least, cause);
         }

@@ -11,6 +11,7 @@ use regex::Regex;
 
 use super::bounds::Bounds;
 use super::condition::Condition;
+use crate::guard::Guard;
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
 
@@ -236,6 +237,7 @@ pub struct Snapshot {
     max_action: Action,
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
     largest_nodes: Arc<[Resources]>,
+    guard: Arc<Guard>,
 }
 
 impl Default for Snapshot {
@@ -265,6 +267,7 @@ impl Snapshot {
             max_action: Action::Deny,
             bounds: BTreeMap::new(),
             largest_nodes: Arc::new([]),
+            guard: Arc::default(),
         }
     }
 
@@ -288,6 +291,18 @@ impl Snapshot {
     pub fn with_largest_nodes(mut self, nodes: Arc<[Resources]>) -> Self {
         self.largest_nodes = nodes;
         self
+    }
+
+    /// Adds what failed pods tell of the next ones.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Arc<Guard>) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// What failed pods tell of the next ones.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// The cap on what every rule may do.

@@ -4,6 +4,7 @@ use crate::model::labels::Labels;
 use crate::model::resources::Resources;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
+use crate::model::workload::known_workload;
 
 use super::OPT_OUT_ANNOTATION;
 use super::bounds::{Bound, Bounds};
@@ -37,6 +38,8 @@ pub(super) struct Subject<'a> {
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
     pub(super) labels: &'a Labels,
+    /// Kind and name of the workload whose pod it is; none of a pod that nobody makes.
+    pub(super) workload: Option<(&'a str, &'a str)>,
     /// The kind of the managing controller, and of its owner where that is known.
     pub(super) owner_kinds: [&'a str; 2],
     pub(super) opted_out: bool,
@@ -150,6 +153,7 @@ impl<'a> Subject<'a> {
             kind: "pod",
             name: pod.name(),
             labels: pod.labels(),
+            workload: pod.workload(),
             owner_kinds: match pod.controller() {
                 Some((kind, name)) => owner_kinds(kind, name, pod.labels()),
                 None => ["Pod", "Pod"],
@@ -192,6 +196,8 @@ impl<'a> Subject<'a> {
             kind: owner.0,
             name: owner.1,
             labels: &metadata.labels,
+            workload: (owner.0 != "Pod")
+                .then(|| known_workload(owner.0, owner.1, &metadata.labels)),
             owner_kinds: owner_kinds(owner.0, owner.1, &metadata.labels),
             opted_out: metadata.annotations.get(OPT_OUT_ANNOTATION).is_some_and(|v| v == "skip"),
             user: User::default(),

@@ -1,6 +1,7 @@
 //! Conformance tables and properties of decisions.
 
 mod bounds;
+mod guard;
 mod properties;
 mod selection;
 mod table;

@@ -13,6 +13,7 @@ use crate::model::labels::Labels;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
 use crate::model::wire::{Object, object, object_or_default, objects, or_default};
+use crate::model::workload::known_workload;
 
 /// A pod as far as decisions read it.
 #[derive(Debug, Default, Deserialize)]
@@ -137,9 +138,7 @@ impl<'a> PodView<'a> {
     /// Kind and name of the workload that people know: the Deployment behind a ReplicaSet.
     pub fn workload(&self) -> Option<(&str, &str)> {
         let (kind, name) = self.controller()?;
-        let hash = self.labels().get("pod-template-hash").filter(|_| kind == "ReplicaSet");
-        let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
-        Some(stem.map_or((kind, name), |stem| ("Deployment", stem)))
+        Some(known_workload(kind, name, self.labels()))
     }
 
     pub(super) fn annotations(&self) -> Option<&AnnotationsView<'a>> {

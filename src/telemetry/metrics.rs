@@ -42,6 +42,13 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+/// Label of what befell a pod.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct FailureLabel {
+    /// `evicted` or `oom_killed`.
+    pub kind: &'static str,
+}
+
 /// Label of a resource of a pool.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct PoolResourceLabel {
@@ -90,6 +97,10 @@ pub struct Metrics {
     pub reservations: Gauge,
     /// Intents heard from admission.
     pub intents: Counter,
+    /// Pods evicted and OOM-killed with requests below their use.
+    pub pod_failures: Family<FailureLabel, Counter>,
+    /// Workloads whose pods fail so again and again.
+    pub eviction_loops: Gauge,
 }
 
 /// Buckets from 0.5 ms to 16 s, doubling: solves take a fraction of a millisecond to seconds.
@@ -119,6 +130,8 @@ impl Metrics {
             term: Gauge::default(),
             reservations: Gauge::default(),
             intents: Counter::default(),
+            pod_failures: Family::default(),
+            eviction_loops: Gauge::default(),
         };
         let m = &metrics;
         registry.register(
@@ -198,6 +211,16 @@ impl Metrics {
             "harbinger_reservations",
             "Reservations that are not released",
             m.reservations.clone(),
+        );
+        registry.register(
+            "harbinger_pod_failures",
+            "Pods evicted and OOM-killed with requests below their use, by kind",
+            m.pod_failures.clone(),
+        );
+        registry.register(
+            "harbinger_eviction_loops",
+            "Workloads whose pods are evicted or OOM-killed again and again",
+            m.eviction_loops.clone(),
         );
         metrics
     }

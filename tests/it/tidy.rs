@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("api", &["model"]),
+    ("guard", &["model"]),
     ("usage", &["model"]),
-    ("policy", &["model", "api", "usage"]),
+    ("policy", &["model", "api", "guard", "usage"]),
     ("demand", &["model"]),
     ("forecast", &["model"]),
     ("cluster", &["model"]),
@@ -30,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "model",
             "api",
+            "guard",
             "policy",
             "advice",
             "cluster",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use serde::{Deserialize, Serialize};
 
+use super::failure::ContainerStateWire;
 use super::requests::{ResourceList, ResourcesWire, pod_requests};
 use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
@@ -148,6 +149,8 @@ pub struct PodStatusWire {
     pub phase: PodPhase,
     /// Reason of the phase, such as `Evicted`.
     pub reason: Option<String>,
+    /// What is said of the phase.
+    pub message: Option<String>,
     /// Conditions.
     #[serde(deserialize_with = "or_default")]
     pub conditions: Vec<PodConditionWire>,
@@ -171,6 +174,9 @@ pub struct PodConditionWire {
     pub status: String,
     /// Reason.
     pub reason: Option<String>,
+    /// When it changed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<jiff::Timestamp>,
 }
 
 /// What is read of a container's status.
@@ -184,6 +190,12 @@ pub struct ContainerStatusWire {
     pub allocated_resources: ResourceList,
     /// Resources in force.
     pub resources: Option<ResourcesWire>,
+    /// How it is.
+    #[serde(deserialize_with = "or_default")]
+    pub state: ContainerStateWire,
+    /// How it was before it was started last.
+    #[serde(deserialize_with = "or_default")]
+    pub last_state: ContainerStateWire,
 }
 
 impl PodWire {
@@ -225,6 +237,7 @@ impl PodWire {
             // 30 s is the API server's default.
             grace_seconds: self.spec.termination_grace_period_seconds.unwrap_or(30),
             mirror: self.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
+            failure: self.failure().map(Arc::new),
         }
     }
 }

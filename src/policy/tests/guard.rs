@@ -1,0 +1,114 @@
+//! Defaults of workloads whose earlier pods failed.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::guard::Guard;
+use crate::model::failure::{Failure, FailureKind, Owner, Shortage};
+use crate::model::resources::{MEMORY, Resources};
+use crate::model::wire::workload::TemplateWire;
+
+/// A pod of the Deployment `web` used 1 GiB in its container `app`.
+fn failed() -> Arc<Guard> {
+    let at = now().as_second();
+    let shortage =
+        Shortage { container: "app".into(), resource: MEMORY, request: 0, used: 1 << 30 };
+    let failure = Failure {
+        owner: Owner::new("shop", "Deployment", "web"),
+        pod: "web-1".into(),
+        uid: "u".into(),
+        kind: FailureKind::Evicted,
+        at,
+        shortages: vec![shortage],
+    };
+    let mut guard = Guard::default();
+    guard.fold(&Arc::new(failure), at);
+    Arc::new(guard)
+}
+
+fn pod(set: &str, resources: &Value) -> String {
+    json!({
+        "metadata": {
+            "name": "p", "labels": {"pod-template-hash": "5d9c"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": set, "uid": "r", "controller": true}],
+        },
+        "spec": {"containers": [
+            {"name": "app", "resources": resources}, {"name": "log"},
+        ]},
+    })
+    .to_string()
+}
+
+fn world(action: Action) -> Snapshot {
+    snapshot(vec![policy("p", &[(Resource::Memory, action)])]).with_guard(failed())
+}
+
+fn request(pod: &str, snapshot: &Snapshot) -> (Value, Decision) {
+    let decision = decide_text(pod, snapshot);
+    assert!(decision.patch_dropped.is_none(), "{:?}", decision.patch_dropped);
+    let after: Value = serde_json::from_str(&patched(pod, &decision)).unwrap();
+    assert!(decide_text(&after.to_string(), snapshot).patch.is_empty(), "{after}");
+    (after, decision)
+}
+
+#[test]
+fn the_next_pod_of_a_workload_asks_for_more() {
+    for action in [Action::Default, Action::DefaultAndVerify] {
+        let (after, decision) = request(&pod("web-5d9c", &json!({})), &world(action));
+        let containers = &after["spec"]["containers"];
+        assert_eq!(containers[0]["resources"]["requests"]["memory"], "1229Mi");
+        assert_eq!(containers[1]["resources"]["requests"]["memory"], "256Mi", "another container");
+        let told = "container \"app\": memory request set to 1229Mi, not 256Mi: earlier pods were \
+                    evicted (policy p)";
+        assert_eq!(decision.mutation_warnings()[0], told);
+        let record = after["metadata"]["annotations"][RECORD_ANNOTATION].as_str().unwrap();
+        assert!(record.contains("was 256Mi: earlier pods were evicted"), "{record}");
+    }
+}
+
+#[test]
+fn others_ask_for_the_default() {
+    let snapshot = world(Action::Default);
+    let (after, _) = request(&pod("api-5d9c", &json!({})), &snapshot);
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "256Mi");
+    // What somebody wrote down is left alone, however little it is.
+    let small = json!({"requests": {"memory": "64Mi"}});
+    let (after, _) = request(&pod("web-5d9c", &small), &snapshot);
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "64Mi");
+    // The floor is not asked of a pod that nobody makes.
+    let (after, _) =
+        request(r#"{"metadata":{"name":"web"},"spec":{"containers":[{"name":"app"}]}}"#, &snapshot);
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "256Mi");
+}
+
+#[test]
+fn a_floor_keeps_within_limits_and_the_largest_node() {
+    // A limit that is absent for memory's request would be copied to it: it must be zero here.
+    let limited = json!({"requests": {"memory": "0"}, "limits": {"memory": "512Mi"}});
+    let (after, decision) = request(&pod("web-5d9c", &limited), &world(Action::Default));
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "512Mi");
+    assert_eq!(decision.findings[0].clamps.len(), 2);
+
+    let nodes: Arc<[Resources]> = [Resources::new(4000, 800 << 20)].into();
+    let snapshot = world(Action::Default).with_largest_nodes(nodes);
+    let (after, _) = request(&pod("web-5d9c", &json!({})), &snapshot);
+    // Both defaults shrink by the same factor: 1229 and 256 to 800 together.
+    let containers = &after["spec"]["containers"];
+    assert_eq!(containers[0]["resources"]["requests"]["memory"], "662Mi");
+    assert_eq!(containers[1]["resources"]["requests"]["memory"], "137Mi");
+}
+
+#[test]
+fn suggestions_and_previews_know_the_floor() {
+    let decision = decide_text(&pod("web-5d9c", &json!({})), &world(Action::Deny));
+    let Verdict::Deny { message, .. } = decision.verdict else { panic!("allowed") };
+    assert!(message.contains("for example to 1229Mi"), "{message}");
+
+    let template = r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"app"}]}}"#;
+    let template: TemplateWire = serde_json::from_str(template).unwrap();
+    let world = world(Action::Default);
+    for (owner, expected) in [(("Deployment", "web"), 1229), (("Deployment", "api"), 256)] {
+        let preview = preview(&template, "shop", owner, &world, now());
+        assert_eq!(preview.findings[0].amount >> 20, expected, "{owner:?}");
+    }
+}
