@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::class;
 use super::encode::{self, BadCheckpoint};
 use super::grid::step_up;
-use super::key::{Keys, Subject};
+use super::key::{Keys, Subject, root_owner};
 use super::ladder::{Estimate, Level, Rung, climb};
 use super::profile::{Buckets, Known, Profile, QUANTILES, quantile};
 use super::scale::Measure;
+use crate::model::labels::Labels;
 
 /// Days of own evidence that weigh as much as everything below: after three days 92 %.
 const OWN_DAYS: f64 = 0.25;
@@ -18,7 +19,7 @@ const OWN_DAYS: f64 = 0.25;
 const OLDER_DAYS: f64 = 0.5;
 
 /// What is left of the weight of older revisions with another major version or another image.
-const OTHER_IMAGE: f64 = 0.5;
+const OTHER_IMAGE: f64 = 0.75;
 
 /// Days of evidence from which a container speaks for others, and from which cpu that was seen is
 /// never asked below: a start takes minutes of far more cpu than what follows.
@@ -99,7 +100,9 @@ impl Estimates {
         namespace: &str,
         all: impl IntoIterator<Item = ((&'a str, &'a str), &'a str, Recommendation)>,
     ) {
-        let key = |owner, container| {
+        let none = Labels::new();
+        let key = |(kind, name): (&'a str, &'a str), container| {
+            let owner = root_owner(kind, name, &none);
             Subject { owner, container, ..Subject::default() }.container_key()
         };
         let all: BTreeMap<u64, Recommendation> = all
@@ -139,12 +142,13 @@ impl Estimates {
         let keys = subject.keys();
         let known = self.namespaces.get(namespace);
         let place = quantile(under_cost);
-        if let Some(known) = known {
-            known.groups(&keys, subject.image, measure, place, &mut rungs);
-        } else if let Some(class) = class::of(subject.image) {
-            rungs.push(of_class(class, measure));
+        let mine = known.and_then(|known| find(&known.containers, keys.container));
+        let class = class::of(subject.image).map(|class| of_class(class, measure));
+        match known {
+            Some(known) => known.groups(&keys, mine, class, measure, place, &mut rungs),
+            None => rungs.extend(class),
         }
-        if let Some(profile) = known.and_then(|known| known.container(keys.container)) {
+        if let Some(profile) = mine {
             own(profile, &keys, measure, place, &mut rungs);
             if measure == Measure::Memory {
                 floor = profile.kill.map_or(0, |kill| kill.floor(now));
@@ -200,7 +204,6 @@ impl Namespace {
         containers.sort_by_key(|(key, _)| *key);
         containers.dedup_by_key(|(key, _)| *key);
         containers.shrink_to_fit();
-        let speaks = |profile: &&Profile| profile.best().days >= SOME_DAYS;
         let speakers: Vec<&Profile> = containers.iter().map(|(_, p)| p).filter(speaks).collect();
         Self {
             images: groups(&speakers, |profile| profile.image),
@@ -210,33 +213,44 @@ impl Namespace {
         }
     }
 
-    fn container(&self, key: u64) -> Option<&Profile> {
-        find(&self.containers, key)
-    }
-
-    /// The rungs that others make, the least specific first.
+    /// The rungs that others make, the least specific first. The container itself is no other, as far
+    /// as it is alone in a group.
     fn groups(
         &self,
         keys: &Keys,
-        image: &str,
+        mine: Option<&Profile>,
+        class: Option<Rung>,
         measure: Measure,
         place: usize,
         to: &mut Vec<Rung>,
     ) {
+        let mine = mine.filter(speaks);
+        let others = |group: &Group, with_me: bool| {
+            Some(group.count - u32::from(with_me)).filter(|count| *count > 0)
+        };
         let [of_image, of_name, of_all] = GROUP_SIZES;
-        if let Some(all) = &self.all {
-            to.push(all.rung(Level::Namespace { count: all.count }, measure, place, of_all));
+        if let Some(all) = &self.all
+            && let Some(count) = others(all, mine.is_some())
+        {
+            to.push(all.rung(Level::Namespace { count }, measure, place, of_all));
         }
-        if let Some(class) = class::of(image) {
-            to.push(of_class(class, measure));
+        to.extend(class);
+        if let Some(group) = find(&self.names, keys.name)
+            && let Some(count) = others(group, mine.is_some_and(|mine| mine.name == keys.name))
+        {
+            to.push(group.rung(Level::Siblings { count }, measure, place, of_name));
         }
-        if let Some(group) = find(&self.names, keys.name) {
-            to.push(group.rung(Level::Siblings { count: group.count }, measure, place, of_name));
-        }
-        if let Some(group) = find(&self.images, keys.image) {
-            to.push(group.rung(Level::Image { count: group.count }, measure, place, of_image));
+        if let Some(group) = find(&self.images, keys.image)
+            && let Some(count) = others(group, mine.is_some_and(|mine| mine.image == keys.image))
+        {
+            to.push(group.rung(Level::Image { count }, measure, place, of_image));
         }
     }
+}
+
+/// Whether a container speaks for others.
+fn speaks(profile: &&Profile) -> bool {
+    profile.best().days >= SOME_DAYS
 }
 
 fn find<T>(sorted: &[(u64, T)], key: u64) -> Option<&T> {
@@ -268,7 +282,7 @@ fn own(profile: &Profile, keys: &Keys, measure: Measure, place: usize, to: &mut 
         }
     };
     let rise = if measure == Measure::Memory { profile.rise } else { 0 };
-    let is_current = keys.revision == profile.revision;
+    let is_current = keys.revision == 0 || keys.revision == profile.revision;
     let (old, new) = (profile.major, keys.major);
     let same = profile.image == keys.image && (old == 0 || new == 0 || old == new);
     let trust = if same { 1.0 } else { OTHER_IMAGE };

@@ -84,7 +84,7 @@ impl History {
     /// The period that a pod of a revision belongs to. The first pod of a new revision closes the
     /// old one; pods of an old revision that are still there are told by their age.
     pub(super) fn period(&mut self, keys: &Keys, created_at: i64) -> &mut Period {
-        if keys.revision != self.revision {
+        if keys.revision != 0 && keys.revision != self.revision {
             if created_at <= self.newest {
                 return &mut self.older;
             }
@@ -93,6 +93,7 @@ impl History {
             self.revision = keys.revision;
             self.major = keys.major;
             self.image = keys.image;
+            self.name = keys.name;
         }
         self.newest = self.newest.max(created_at);
         &mut self.current

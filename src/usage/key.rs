@@ -9,7 +9,8 @@ use crate::model::labels::Labels;
 pub struct Subject<'a> {
     /// Kind and name of the workload that people know; see [`root_owner`].
     pub owner: (&'a str, &'a str),
-    /// What tells revisions of the workload apart; the image where nothing does.
+    /// What tells revisions of the workload apart; the image where nothing does. Empty when it is not
+    /// known, as in a template: then it is taken for the newest that was seen.
     pub revision: &'a str,
     /// Name of the container.
     pub container: &'a str,
@@ -19,7 +20,7 @@ pub struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// A container of a pod with `labels`, which `controller` (kind and name) manages. A pod without
-    /// a controller is its own workload.
+    /// a controller is its own workload. Templates of workloads lack what tells revisions apart.
     pub fn new(
         controller: Option<(&'a str, &'a str)>,
         pod: &'a str,
@@ -31,13 +32,19 @@ impl<'a> Subject<'a> {
         let hash = ["pod-template-hash", "controller-revision-hash"]
             .into_iter()
             .find_map(|label| labels.get(label));
-        Self { owner, revision: hash.map_or(image, String::as_str), container, image }
+        let revision = match hash {
+            Some(hash) => hash.as_str(),
+            None if matches!(owner.0, "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => "",
+            None => image,
+        };
+        Self { owner, revision, container, image }
     }
 
     /// What is kept of the names.
     pub fn keys(&self) -> Keys {
         #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
         let revision = hash(&[self.revision]) as u32;
+        let revision = if self.revision.is_empty() { 0 } else { revision.max(1) };
         let (repository, tag) = repository(self.image);
         Keys {
             container: self.container_key(),
@@ -63,7 +70,7 @@ pub struct Keys {
     pub(super) image: u64,
     /// Of the container's name.
     pub(super) name: u64,
-    /// Of the revision.
+    /// Of the revision; 0 when it is not known.
     pub(super) revision: u32,
     /// Major version that the image's tag tells; 0 when it tells none.
     pub(super) major: u16,
@@ -90,6 +97,8 @@ pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str
             let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
             stem.map_or((kind, name), |stem| ("Deployment", stem))
         }
+        // The two share what they know: pods name the Job only.
+        "CronJob" => ("Job", name),
         "Job" => {
             let minute = |digits: &str| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
             match name.rsplit_once('-') {

@@ -148,6 +148,9 @@ fn a_new_revision_starts_from_the_older_ones() {
     let patch = memory(&estimates, &subject("web", "2", "web:1.5"), 64 * MEBI).unwrap();
     assert_eq!(patch.evidence("web"), "4 d of web's older revisions, 89 %");
     assert!(patch.amount >= 300 * MEBI, "use that was seen is not drawn down");
+    // A template does not tell its revision; it is taken for the one that was seen.
+    let template = memory(&estimates, &subject("web", "", "web:1.4"), 64 * MEBI).unwrap();
+    assert!(matches!(template.level, Level::Own { .. }), "{template:?}");
     let major = memory(&estimates, &subject("web", "2", "web:2.0"), 64 * MEBI).unwrap();
     assert!(major.confidence < patch.confidence);
     // Once pods of the new revision are seen, both speak.
@@ -410,6 +413,7 @@ fn names_that_change_with_each_run_are_left_out() {
     assert_eq!(root_owner("ReplicaSet", "web-5d4f8c", &labels), ("Deployment", "web"));
     assert_eq!(root_owner("ReplicaSet", "web-5d4f8c", &none), ("ReplicaSet", "web-5d4f8c"));
     assert_eq!(root_owner("Job", "backup-28391200", &none), ("Job", "backup"));
+    assert_eq!(root_owner("CronJob", "backup", &none), ("Job", "backup"));
     assert_eq!(root_owner("Job", "backup-2024", &none), ("Job", "backup-2024"));
     let of = |image| Subject { image, ..Subject::default() }.keys();
     assert_eq!(of("registry:5000/a/b:1.2").image, of("registry:5000/a/b@sha256:00ff").image);

@@ -21,21 +21,23 @@ fn told(kind: Kind, score: &Score, cost: u32) -> String {
 
 #[test]
 fn learned_requests_cost_less_than_those_of_the_vertical_pod_autoscaler() {
-    for kind in Kind::ALL {
-        let scores = run(kind, WORKLOADS, 11);
-        for (scores, cost) in scores.iter().zip(UNDER_COSTS) {
-            let [vpa, _, ours] = scores;
+    for place in 0..2 {
+        let (cost, mut all) = (UNDER_COSTS[place], [0.0, 0.0]);
+        for kind in Kind::ALL {
+            let [vpa, _, ours] = run(kind, WORKLOADS, 11)[place];
             if ours.pods == 0 {
                 continue;
             }
-            let (vpa_told, told) = (told(kind, vpa, cost), told(kind, ours, cost));
+            let (vpa_told, told) = (told(kind, &vpa, cost), told(kind, &ours, cost));
             println!("{}: {vpa_told}\n{}: {told}", ESTIMATORS[0], ESTIMATORS[2]);
-            assert!(ours.cost(cost) <= vpa.cost(cost), "{told} against {vpa_told}");
-            // A pod that starts is killed by what no sample shows: that one is told by the next test.
-            if kind != Kind::KilledAtStart {
-                assert!(ours.under_share() <= 0.12, "{told}");
-            }
+            // With one day of history both know about as much.
+            let most = if kind == Kind::DayOld { 1.15 } else { 1.0 };
+            assert!(ours.cost(cost) <= vpa.cost(cost) * most, "{told} against {vpa_told}");
+            assert!(ours.under_share() <= 0.12, "{told}");
+            all[0] += vpa.cost(cost);
+            all[1] += ours.cost(cost);
         }
+        assert!(all[1] < all[0], "{all:?}");
     }
 }
 
