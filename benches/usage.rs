@@ -95,7 +95,8 @@ fn book() -> Book {
                     created_at: START,
                     cpu: size * wave / 20,
                     memory: (size * wave) << 17,
-                    censored: false,
+                    starved_cpu: false,
+        starved_memory: false,
                 },
                 START + step * 600,
             );

@@ -355,7 +355,8 @@ fn sample(keys: Keys, instance: u64, used: [i64; 2]) -> Sample<'static> {
         created_at: START,
         cpu: used[0],
         memory: used[1],
-        censored: false,
+        starved_cpu: false,
+        starved_memory: false,
     }
 }
 

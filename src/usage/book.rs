@@ -41,8 +41,10 @@ pub struct Sample<'a> {
     pub cpu: i64,
     /// Bytes of the working set.
     pub memory: i64,
-    /// Whether it would have used more, had its node not lacked something: a lower bound.
-    pub censored: bool,
+    /// Whether it would have used more cpu, had its node not lacked it: a lower bound.
+    pub starved_cpu: bool,
+    /// Whether it would have used more memory, had its node not been about to evict.
+    pub starved_memory: bool,
 }
 
 /// The peak of memory of one container of one pod, of the day in progress.
@@ -77,11 +79,11 @@ impl Book {
         let old = self.peaks.get(&sample.instance).filter(|peak| peak.day == day).copied();
         let history = self.history(sample.namespace, &sample.keys);
         let period = history.period(&sample.keys, sample.created_at);
-        period.seen(now, sample.censored);
-        period.cpu(Measure::Cpu.bucket(sample.cpu), now, sample.censored);
+        period.seen(now, sample.starved_cpu);
+        period.cpu(Measure::Cpu.bucket(sample.cpu), now, sample.starved_cpu);
         let bucket = Measure::Memory.bucket(sample.memory);
         // A lower bound may raise a peak, but is none.
-        let first = old.is_none() && !sample.censored;
+        let first = old.is_none() && !sample.starved_memory;
         if first || old.is_some_and(|old| old.bucket < bucket) {
             period.peak(bucket, old.map(|old| old.bucket), i64::from(day) * DAY);
             history.tops.note(bucket, day);
@@ -91,10 +93,11 @@ impl Book {
 
     /// Folds in that a container was killed for lack of memory, by the kernel or by an eviction, while
     /// it `held` some bytes: the highest of its request, its limit where that was hit, and its use,
-    /// as far as they are known. It counts at once, whatever else is known.
-    pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, now: i64) {
+    /// as far as they are known. It counts at once, whatever else is known, and a second time changes
+    /// nothing. `at` is in seconds since the epoch.
+    pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, at: i64) {
         let seen = self.peaks.get(&instance).map_or(0, |peak| peak.bytes);
-        self.history(namespace, keys).killed(held.max(seen), now);
+        self.history(namespace, keys).killed(held.max(seen), at);
     }
 
     /// Namespaces of which something is known.

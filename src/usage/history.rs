@@ -84,12 +84,15 @@ impl History {
     /// The period that a pod of a revision belongs to. The first pod of a new revision closes the
     /// old one; pods of an old revision that are still there are told by their age.
     pub(super) fn period(&mut self, keys: &Keys, created_at: i64) -> &mut Period {
-        if keys.revision != 0 && keys.revision != self.revision {
-            if created_at <= self.newest {
-                return &mut self.older;
-            }
+        let unseen = self.current.first == 0 && self.older.first == 0;
+        let other = keys.revision != 0 && keys.revision != self.revision;
+        if other && created_at <= self.newest && !unseen {
+            return &mut self.older;
+        }
+        if other || unseen {
             let closed = std::mem::take(&mut self.current);
             self.older.merge(&closed);
+            // A kill may have come before the first sample; it tells neither revision nor image.
             self.revision = keys.revision;
             self.major = keys.major;
             self.image = keys.image;
@@ -105,12 +108,12 @@ impl History {
     }
 
     /// Notes that the container was killed for memory while it `held` some bytes.
-    pub(super) fn killed(&mut self, held: i64, now: i64) {
+    pub(super) fn killed(&mut self, held: i64, at: i64) {
         let enough = held.saturating_add(KILL_BYTES).max(held.saturating_add(held / 5));
-        let floor = self.kill.map_or(0, |kill| kill.floor(now));
-        // The end of the bucket below is no less than what is enough.
+        // A bucket ends where the next begins, so one byte less is still in it.
+        let floor = self.kill.map_or(0, |kill| kill.floor(at) - 1);
         let bucket = Measure::Memory.bucket(enough.max(floor));
-        self.kill = Some(Kill { bucket, at: now });
+        self.kill = Some(Kill { bucket, at: self.kill.map_or(at, |kill| kill.at.max(at)) });
     }
 }
 

@@ -20,7 +20,8 @@ fn sample(subject: &Subject<'_>, pod: &str, cpu: i64, memory: i64) -> Sample<'st
         created_at: START,
         cpu,
         memory,
-        censored: false,
+        starved_cpu: false,
+        starved_memory: false,
     }
 }
 
@@ -99,8 +100,9 @@ fn starved_use_does_not_pull_estimates_down() {
     live(&mut starved, &web, 1.0, 400, 500 * MEBI);
     for minute in 1440..2880 {
         let at = START + minute * 60;
-        let censored = Sample { censored: true, ..sample(&web, "web", 50, 100 * MEBI) };
-        starved.observe(&censored, at);
+        let low = sample(&web, "web", 50, 100 * MEBI);
+        let bounds = Sample { starved_cpu: true, starved_memory: true, ..low };
+        starved.observe(&bounds, at);
     }
     for measure in Measure::ALL {
         let ask = |book: &Book| {
@@ -259,6 +261,10 @@ fn a_kill_counts_at_once_and_fades_slowly() {
     assert_eq!(after(14), after(0));
     let faded = after(28).unwrap();
     assert!(faded * 2 >= held / 20 * 19 && faded < held / 5 * 3, "{faded} of {held}");
+    // The same kill, told again by a list of pods, is no second one.
+    let before = book.checkpoint("shop");
+    book.killed("shop", &web.keys(), instance("p", "app"), 100 * MEBI, START);
+    assert_eq!(book.checkpoint("shop"), before);
     // Cpu has nothing to do with it.
     assert_eq!(published(&book).estimate("shop", &web, Measure::Cpu, 9, 100, START), None);
 }

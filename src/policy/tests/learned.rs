@@ -22,7 +22,8 @@ fn known() -> Arc<Estimates> {
             created_at: began,
             cpu: 400,
             memory: 300 << 20,
-            censored: false,
+            starved_cpu: false,
+        starved_memory: false,
         };
         book.observe(&sample, began + minute * 60);
     }
