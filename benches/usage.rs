@@ -116,7 +116,7 @@ fn weigh(book: &Book) {
         let namespace = format!("namespace-{index}");
         parts.push((namespace.clone(), book.checkpoint(&namespace)));
     }
-    let bytes: usize = parts.iter().flat_map(|(_, parts)| parts).map(Vec::len).sum();
+    let bytes: usize = parts.iter().flat_map(|(_, parts)| parts).map(|part| part.data.len()).sum();
     println!();
     println!("{} containers", book.len());
     println!(
@@ -128,7 +128,7 @@ fn weigh(book: &Book) {
     let began = Instant::now();
     let held = allocation_counter::measure(|| {
         for (name, parts) in &parts {
-            let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
+            let (namespace, bad) = Namespace::read(parts.iter().map(|part| &*part.data));
             assert!(bad.is_empty(), "{bad:?}");
             estimates.set(name, Some(namespace.into()));
         }
@@ -142,7 +142,7 @@ fn weigh(book: &Book) {
     let held = allocation_counter::measure(|| {
         for (name, parts) in &parts {
             for part in parts {
-                restored.restore(name, part).expect("a checkpoint of ours");
+                restored.restore(name, &part.data).expect("a checkpoint of ours");
             }
         }
     });

@@ -27,7 +27,7 @@ mod ladder;
 mod profile;
 mod scale;
 
-pub use book::{Book, CHUNK, MOST_CONTAINERS, Sample};
+pub use book::{Book, CHUNK, MOST_CONTAINERS, Part, Sample};
 pub use encode::{BadCheckpoint, MOST_BYTES};
 pub use estimates::{Estimates, Namespace, Recommendation};
 pub use grid::step_up;

@@ -363,7 +363,7 @@ fn sample(keys: Keys, instance: u64, used: [i64; 2]) -> Sample<'static> {
 /// What the webhook reads: the book as it comes out of its checkpoint.
 fn published(book: &Book) -> Estimates {
     let parts = book.checkpoint("study");
-    let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
+    let (namespace, bad) = Namespace::read(parts.iter().map(|part| &*part.data));
     assert!(bad.is_empty(), "{bad:?}");
     let mut estimates = Estimates::default();
     estimates.set("study", Some(namespace.into()));

@@ -47,6 +47,15 @@ pub struct Sample<'a> {
     pub starved_memory: bool,
 }
 
+/// A part of a namespace's checkpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// Containers in it.
+    pub containers: usize,
+    /// Their histories.
+    pub data: Vec<u8>,
+}
+
 /// The peak of memory of one container of one pod, of the day in progress.
 #[derive(Clone, Copy, Debug)]
 struct Peak {
@@ -94,10 +103,10 @@ impl Book {
     /// Folds in that a container was killed for lack of memory, by the kernel or by an eviction, while
     /// it `held` some bytes: the highest of its request, its limit where that was hit, and its use,
     /// as far as they are known. It counts at once, whatever else is known, and a second time changes
-    /// nothing. `at` is in seconds since the epoch.
-    pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, at: i64) {
+    /// nothing; says whether it changed anything. `at` is in seconds since the epoch.
+    pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, at: i64) -> bool {
         let seen = self.peaks.get(&instance).map_or(0, |peak| peak.bytes);
-        self.history(namespace, keys).killed(held.max(seen), at);
+        self.history(namespace, keys).killed(held.max(seen), at)
     }
 
     /// Namespaces of which something is known.
@@ -116,10 +125,14 @@ impl Book {
     }
 
     /// What is known of a namespace, in parts of at most [`CHUNK`] containers.
-    pub fn checkpoint(&self, namespace: &str) -> Vec<Vec<u8>> {
+    pub fn checkpoint(&self, namespace: &str) -> Vec<Part> {
         let Some(containers) = self.namespaces.get(namespace) else { return Vec::new() };
         let all: Vec<(&u64, &History)> = containers.iter().collect();
-        all.chunks(CHUNK).map(|part| encode::write(part.iter().map(|(k, h)| (**k, *h)))).collect()
+        let part = |part: &[(&u64, &History)]| Part {
+            containers: part.len(),
+            data: encode::write(part.iter().map(|(key, history)| (**key, *history))),
+        };
+        all.chunks(CHUNK).map(part).collect()
     }
 
     /// Reads back a part of a namespace's checkpoint. What is known of a container by now stays.

@@ -107,13 +107,16 @@ impl History {
         self.current.last.max(self.older.last).max(self.kill.map_or(0, |kill| kill.at))
     }
 
-    /// Notes that the container was killed for memory while it `held` some bytes.
-    pub(super) fn killed(&mut self, held: i64, at: i64) {
+    /// Notes that the container was killed for memory while it `held` some bytes; says whether that
+    /// changes anything.
+    pub(super) fn killed(&mut self, held: i64, at: i64) -> bool {
         let enough = held.saturating_add(KILL_BYTES).max(held.saturating_add(held / 5));
         // A bucket ends where the next begins, so one byte less is still in it.
         let floor = self.kill.map_or(0, |kill| kill.floor(at) - 1);
         let bucket = Measure::Memory.bucket(enough.max(floor));
-        self.kill = Some(Kill { bucket, at: self.kill.map_or(at, |kill| kill.at.max(at)) });
+        let at = self.kill.map_or(at, |kill| kill.at.max(at));
+        let old = self.kill.replace(Kill { bucket, at });
+        old != self.kill
     }
 }
 

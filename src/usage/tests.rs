@@ -35,7 +35,7 @@ fn live(book: &mut Book, subject: &Subject<'_>, days: f64, cpu: i64, memory: i64
 
 fn published(book: &Book) -> Estimates {
     let parts = book.checkpoint("shop");
-    let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
+    let (namespace, bad) = Namespace::read(parts.iter().map(|part| &*part.data));
     assert_eq!(bad, []);
     let mut estimates = Estimates::default();
     estimates.set("shop", Some(namespace.into()));
@@ -361,14 +361,14 @@ fn checkpoints_come_in_parts_and_are_checked() {
     }
     let parts = book.checkpoint("shop");
     assert_eq!(parts.len(), 2);
-    assert_eq!(book.checkpoint("nobody"), Vec::<Vec<u8>>::new());
+    assert_eq!(book.checkpoint("nobody"), []);
     let mut copy = Book::default();
     for part in &parts {
-        copy.restore("shop", part).unwrap();
+        copy.restore("shop", &part.data).unwrap();
     }
     assert_eq!(copy.len(), book.len());
     assert_eq!(copy.restore("shop", b"nonsense"), Err(BadCheckpoint::Format));
-    let cut = &parts[1][..parts[1].len() - 1];
+    let cut = &parts[1].data[..parts[1].data.len() - 1];
     assert!(matches!(copy.restore("shop", cut), Err(BadCheckpoint::Broken { .. })));
     let (namespace, bad) = Namespace::read([cut, b"nonsense"]);
     assert_eq!(bad.len(), 2);
@@ -390,7 +390,7 @@ fn a_restart_loses_nothing_that_matters() {
         if minute % 720 == 700 {
             let mut next = Book::default();
             for part in first.checkpoint("shop") {
-                next.restore("shop", &part).unwrap();
+                next.restore("shop", &part.data).unwrap();
             }
             first = next;
         }

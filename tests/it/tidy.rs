@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "forecast",
             "schedule",
             "plan",
+            "usage",
             "cloud",
             "server",
             "telemetry",

@@ -28,7 +28,7 @@ fn known() -> Arc<Estimates> {
         book.observe(&sample, began + minute * 60);
     }
     let parts = book.checkpoint("shop");
-    let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
+    let (namespace, bad) = Namespace::read(parts.iter().map(|part| &*part.data));
     assert_eq!(bad, []);
     let mut estimates = Estimates::default();
     estimates.set("shop", Some(namespace.into()));
