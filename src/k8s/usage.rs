@@ -131,14 +131,16 @@ fn pod_usage(pod: PodMetrics) -> PodUsage {
     }
 }
 
-/// What all VerticalPodAutoscalers recommend, those that only advise too.
+/// What all VerticalPodAutoscalers recommend, those that only advise too, by namespace.
 ///
 /// # Errors
 /// [`ApiError::NotFound`] where they are not installed.
 pub async fn recommendations(client: &Client) -> Result<Vec<Recommended>, ApiError> {
     let path = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers";
     let all: Vec<Autoscaler> = list(client, path).await?;
-    Ok(all.into_iter().flat_map(recommended).collect())
+    let mut all: Vec<Recommended> = all.into_iter().flat_map(recommended).collect();
+    all.sort_by(|a, b| (&a.namespace, &a.owner, &a.container).cmp(&(&b.namespace, &b.owner, &b.container)));
+    Ok(all)
 }
 
 fn recommended(autoscaler: Autoscaler) -> impl Iterator<Item = Recommended> {

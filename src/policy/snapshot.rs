@@ -330,6 +330,11 @@ impl Snapshot {
         self
     }
 
+    /// Whether any rule learns its amount.
+    pub fn learns(&self) -> bool {
+        self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| rule.learned.is_some())
+    }
+
     /// What was learned of containers.
     pub(super) fn estimates(&self) -> &Estimates {
         &self.estimates

@@ -116,6 +116,11 @@ impl Estimates {
         }
     }
 
+    /// Takes out all recommendations.
+    pub fn forget_recommendations(&mut self) {
+        self.recommended.clear();
+    }
+
     /// Containers that are known.
     pub fn len(&self) -> usize {
         self.namespaces.values().map(|namespace| namespace.containers.len()).sum()
