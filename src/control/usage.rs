@@ -326,3 +326,157 @@ fn kill(book: &mut Book, failure: &Failure) -> bool {
     }
     changed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Change, Event, State};
+    use crate::model::failure::{FailureKind, Owner, Shortage};
+    use crate::model::node::Node;
+    use crate::model::pod::{OwnerRef, PodShape};
+    use crate::model::resources::Resources;
+    use crate::model::taints::{Taint, TaintEffect};
+    use crate::usage::{Estimate, Estimates, Level, Measure, Namespace};
+
+    const NOW: i64 = 1_800_000_000;
+    const MEBI: i64 = 1 << 20;
+
+    fn web<'a>() -> Subject<'a> {
+        let owner = ("Deployment", "web");
+        Subject { owner, revision: "5d9c", container: "app", image: "web:1" }
+    }
+
+    /// A pod of the Deployment `web` on a node with two cores.
+    fn snapshot(taints: Vec<Taint>) -> Snapshot {
+        let labels = Labels::from([("pod-template-hash".to_owned(), "5d9c".to_owned())]);
+        let shape = PodShape { namespace: "shop".into(), labels, ..PodShape::default() };
+        let pod = Pod {
+            name: "web-1".into(),
+            uid: "u".into(),
+            shape: Arc::new(shape),
+            owner: Some(OwnerRef {
+                kind: "ReplicaSet".into(),
+                name: "web-5d9c".into(),
+                uid: "r".into(),
+            }),
+            node_name: Some("n".into()),
+            phase: PodPhase::Running,
+            created_at: NOW,
+            images: Arc::new(vec![("app".into(), "web:1".into())]),
+            ..Pod::default()
+        };
+        let allocatable = Resources::new(2000, 4096 * MEBI);
+        let node = Node { name: "n".into(), allocatable, taints, ..Node::default() };
+        let mut state = State::default();
+        state.apply(Event::Pods(Change::Replace(vec![pod])));
+        state.apply(Event::Nodes(Change::Replace(vec![node])));
+        state.snapshot()
+    }
+
+    fn used(cpu: i64, memory: i64) -> PodUsage {
+        PodUsage {
+            namespace: "shop".into(),
+            name: "web-1".into(),
+            containers: vec![("app".into(), cpu, memory), ("gone".into(), 1, 1)],
+        }
+    }
+
+    fn memory(book: &Book) -> Option<Estimate> {
+        let parts = book.checkpoint("shop");
+        let (namespace, _) = Namespace::read(parts.iter().map(|part| &*part.data));
+        let mut estimates = Estimates::default();
+        estimates.set("shop", Some(Arc::new(namespace)));
+        estimates.estimate("shop", &web(), Measure::Memory, 19, 64 * MEBI, NOW)
+    }
+
+    #[test]
+    fn samples_belong_to_the_workload_that_people_know() {
+        let snapshot = snapshot(Vec::new());
+        let mut book = Book::default();
+        let stranger = PodUsage { name: "other".into(), ..used(1, 1) };
+        for minute in 0..120 {
+            observe(&mut book, &snapshot, &[used(100, 500 * MEBI), stranger.clone()], NOW + minute * 60);
+        }
+        assert_eq!(book.len(), 1, "neither the unknown pod nor the unknown container");
+        let found = memory(&book).unwrap();
+        assert!(matches!(found.level, Level::Own { .. }), "{found:?}");
+        assert!(found.amount >= 500 * MEBI);
+    }
+
+    #[test]
+    fn use_under_pressure_is_a_lower_bound() {
+        let pressed = Taint::new(MEMORY_PRESSURE, TaintEffect::NoSchedule);
+        let (calm, pressed) = (snapshot(Vec::new()), snapshot(vec![pressed]));
+        let mut book = Book::default();
+        // Nothing but lower bounds is no evidence of memory.
+        observe(&mut book, &pressed, &[used(100, 500 * MEBI)], NOW);
+        assert_eq!(memory(&book), None);
+        observe(&mut book, &calm, &[used(100, 500 * MEBI)], NOW + 60);
+        let before = memory(&book).unwrap().amount;
+        observe(&mut book, &pressed, &[used(100, 100 * MEBI)], NOW + 120);
+        assert_eq!(memory(&book).unwrap().amount, before);
+        observe(&mut book, &pressed, &[used(100, 900 * MEBI)], NOW + 180);
+        assert!(memory(&book).unwrap().amount >= 900 * MEBI);
+    }
+
+    #[test]
+    fn cpu_on_a_full_node_is_a_lower_bound() {
+        let snapshot = snapshot(Vec::new());
+        let (mut free, mut full) = (Book::default(), Book::default());
+        for minute in 0..600 {
+            let at = NOW + minute * 60;
+            observe(&mut free, &snapshot, &[used(300, MEBI)], at);
+            observe(&mut full, &snapshot, &[used(300, MEBI)], at);
+            // The neighbour takes what is left of two cores.
+            let neighbour = PodUsage {
+                containers: vec![("app".into(), 10, MEBI), ("neighbour".into(), 1900, 1)],
+                ..used(0, 0)
+            };
+            observe(&mut full, &snapshot, &[neighbour], at + 30);
+        }
+        let cpu = |book: &Book| {
+            let parts = book.checkpoint("shop");
+            let (namespace, _) = Namespace::read(parts.iter().map(|part| &*part.data));
+            let mut estimates = Estimates::default();
+            estimates.set("shop", Some(Arc::new(namespace)));
+            estimates.estimate("shop", &web(), Measure::Cpu, 1, 10, NOW).unwrap().amount
+        };
+        assert_eq!(cpu(&full), cpu(&free));
+    }
+
+    #[test]
+    fn kills_are_learned_once() {
+        let shortage = |resource| Shortage {
+            container: "app".into(),
+            resource,
+            request: 0,
+            used: 1024 * MEBI,
+        };
+        let mut failure = Failure {
+            owner: Owner::new("shop", "Deployment", "web"),
+            pod: "web-1".into(),
+            uid: "u".into(),
+            kind: FailureKind::Evicted,
+            at: NOW,
+            shortages: vec![shortage("ephemeral-storage")],
+        };
+        let mut book = Book::default();
+        assert!(!kill(&mut book, &failure), "not of memory");
+        failure.shortages.push(shortage(MEMORY));
+        assert!(kill(&mut book, &failure));
+        assert!(!kill(&mut book, &failure));
+        let found = memory(&book).unwrap();
+        assert_eq!(found.level, Level::Killed);
+        assert!(found.amount >= 1228 * MEBI);
+        // The first sample does not undo it.
+        observe(&mut book, &snapshot(Vec::new()), &[used(100, 300 * MEBI)], NOW + 60);
+        assert_eq!(memory(&book).unwrap().level, Level::Killed);
+    }
+
+    #[test]
+    fn parts_of_profiles_are_told_by_their_names() {
+        assert_eq!(place_of(&name_of(17)), Some(17));
+        assert_eq!(place_of("usage-1000000"), None);
+        assert_eq!(place_of("web"), None);
+    }
+}

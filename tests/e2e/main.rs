@@ -23,5 +23,6 @@ mod provision;
 mod rotation;
 mod shortage;
 mod submit;
+mod usage;
 mod volumes;
 mod world;
