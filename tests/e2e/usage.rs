@@ -21,9 +21,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use testbed::poll;
 use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::submit::{Answer, dry_pod};
@@ -57,7 +57,9 @@ impl Meter {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
         let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-        let config = ServerConfig::builder()
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key.into())?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
