@@ -18,14 +18,14 @@ const START: i64 = 20_000 * DAY;
 const MIB: f64 = 1_048_576.0;
 
 /// What containers get of whom nothing is known, in all estimators: millicores and bytes.
-pub const DEFAULTS: [i64; 2] = [100, 128 << 20];
+pub(crate) const DEFAULTS: [i64; 2] = [100, 128 << 20];
 
 /// What an under-request costs in over-requests, of cpu and memory.
-pub const UNDER_COSTS: [u32; 2] = [9, 19];
+pub(crate) const UNDER_COSTS: [u32; 2] = [9, 19];
 
 /// Kinds of series.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// One level with noise.
     Steady,
     /// A wave a day, with days that differ.
@@ -44,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Steady,
         Self::Daily,
         Self::Spiky,
@@ -55,7 +55,7 @@ impl Kind {
     ];
 
     /// As tables have it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Steady => "steady",
             Self::Daily => "daily",
@@ -97,7 +97,12 @@ fn between(rng: &mut impl Rng, low: f64, high: f64) -> f64 {
 }
 
 impl Workload {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "amounts")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "amounts and counts"
+    )]
     fn new(kind: Kind, rng: &mut impl Rng) -> Self {
         let (before, after) = kind.days();
         // Medians of 60m and 200 MiB; one in twenty needs five times as much or a fifth.
@@ -206,19 +211,19 @@ impl Vpa {
 
 /// How an estimator fared.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Score {
+pub(crate) struct Score {
     /// Pods.
-    pub pods: u32,
+    pub(crate) pods: u32,
     /// Pods that got less than they need.
-    pub under: u32,
+    pub(crate) under: u32,
     /// What pods got above their need; millicores or bytes.
-    pub over: f64,
+    pub(crate) over: f64,
     /// What pods lacked.
-    pub short: f64,
+    pub(crate) short: f64,
     /// What pods need.
-    pub need: f64,
+    pub(crate) need: f64,
     /// Kills until the first start that was none.
-    pub kills: u32,
+    pub(crate) kills: u32,
 }
 
 impl Score {
@@ -232,29 +237,29 @@ impl Score {
     }
 
     /// Share of pods that got less than they need.
-    pub fn under_share(&self) -> f64 {
+    pub(crate) fn under_share(&self) -> f64 {
         f64::from(self.under) / f64::from(self.pods.max(1))
     }
 
     /// Waste as a share of all need.
-    pub fn waste(&self) -> f64 {
+    pub(crate) fn waste(&self) -> f64 {
         self.over / self.need.max(1.0)
     }
 
     /// Waste and shortage, where the latter costs so much more, as a share of all need.
-    pub fn cost(&self, under_cost: u32) -> f64 {
+    pub(crate) fn cost(&self, under_cost: u32) -> f64 {
         (self.over + f64::from(under_cost) * self.short) / self.need.max(1.0)
     }
 }
 
 /// The estimators that are compared.
-pub const ESTIMATORS: [&str; 3] = ["VPA", "VPA without its floor", "Harbinger"];
+pub(crate) const ESTIMATORS: [&str; 3] = ["VPA", "VPA without its floor", "Harbinger"];
 
 /// Scores of a kind: by measure, then estimator.
-pub type Scores = [[Score; 3]; 2];
+pub(crate) type Scores = [[Score; 3]; 2];
 
 /// Runs `count` workloads of a kind.
-pub fn run(kind: Kind, count: usize, seed: u64) -> Scores {
+pub(crate) fn run(kind: Kind, count: usize, seed: u64) -> Scores {
     let mut scores = Scores::default();
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
     for index in 0..count {

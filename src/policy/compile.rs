@@ -173,7 +173,7 @@ fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileErr
         api::PolicyAction::DefaultAndVerify => Action::DefaultAndVerify,
         api::PolicyAction::Deny => Action::Deny,
     };
-    let read = |field, text: &Option<ApiQuantity>| read_amount(index, resource, field, text);
+    let read = |field, text: &Option<ApiQuantity>| read_amount(index, resource, field, text.as_ref());
     let amount = read("default", &rule.default)?;
     if amount.is_none() && action.sets() {
         let (action, example) = (action.api_name(), example(resource));
@@ -221,7 +221,7 @@ fn read_amount(
     index: usize,
     resource: Resource,
     field: &'static str,
-    text: &Option<ApiQuantity>,
+    text: Option<&ApiQuantity>,
 ) -> Result<Option<i64>, CompileError> {
     let Some(text) = text else { return Ok(None) };
     let quantity: Option<Quantity> = text.0.parse().ok();

@@ -209,7 +209,7 @@ impl Namespace {
         containers.sort_by_key(|(key, _)| *key);
         containers.dedup_by_key(|(key, _)| *key);
         containers.shrink_to_fit();
-        let speakers: Vec<&Profile> = containers.iter().map(|(_, p)| p).filter(speaks).collect();
+        let speakers: Vec<&Profile> = containers.iter().map(|(_, p)| p).filter(|p| speaks(p)).collect();
         Self {
             images: groups(&speakers, |profile| profile.image),
             names: groups(&speakers, |profile| profile.name),
@@ -229,7 +229,7 @@ impl Namespace {
         place: usize,
         to: &mut Vec<Rung>,
     ) {
-        let mine = mine.filter(speaks);
+        let mine = mine.filter(|mine| speaks(mine));
         let others = |group: &Group, with_me: bool| {
             Some(group.count - u32::from(with_me)).filter(|count| *count > 0)
         };
@@ -254,7 +254,7 @@ impl Namespace {
 }
 
 /// Whether a container speaks for others.
-fn speaks(profile: &&Profile) -> bool {
+fn speaks(profile: &Profile) -> bool {
     profile.best().days >= SOME_DAYS
 }
 

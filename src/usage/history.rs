@@ -205,7 +205,7 @@ impl Tops {
     }
 
     /// Buckets by which the peak rises in a day, when it rose on each of the last full days.
-    pub(super) fn rise(&self) -> u8 {
+    pub(super) fn rise(self) -> u8 {
         let [_, last, before, first] = self.peaks;
         if first > 0 && last > before && before > first { (last - first).div_ceil(2) } else { 0 }
     }
