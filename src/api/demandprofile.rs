@@ -4,6 +4,8 @@
 //! It stands in the namespace that it describes and goes with it. People have no use for its contents: names are
 //! kept as hashes only.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,4 +33,19 @@ pub struct DemandProfileSpec {
     /// Their histories in Harbinger's own form, as base64.
     #[schemars(length(max = 600_000))]
     pub data: String,
+}
+
+impl DemandProfileSpec {
+    /// A part of so many containers.
+    pub fn new(containers: usize, data: &[u8]) -> Self {
+        Self {
+            containers: i64::try_from(containers).unwrap_or(i64::MAX),
+            data: STANDARD.encode(data),
+        }
+    }
+
+    /// The histories; none where the text is no base64.
+    pub fn bytes(&self) -> Vec<u8> {
+        STANDARD.decode(&self.data).unwrap_or_default()
+    }
 }

@@ -3,8 +3,6 @@
 //! Neither `metrics.k8s.io` nor the autoscaler need be installed, so both are asked from time to time,
 //! which says plainly that they are absent, and not watched.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::Request;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -155,11 +153,6 @@ fn recommended(autoscaler: Autoscaler) -> impl Iterator<Item = Recommended> {
     })
 }
 
-/// A profile's data; an object that holds no base64 holds nothing.
-pub(super) fn data(object: &DemandProfile) -> Vec<u8> {
-    STANDARD.decode(&object.spec.data).unwrap_or_default()
-}
-
 /// All profiles, page by page.
 pub(super) async fn profiles(client: &Client) -> Result<Vec<Profile>, ApiError> {
     let api: Api<DemandProfile> = Api::all(client.clone());
@@ -170,7 +163,7 @@ pub(super) async fn profiles(client: &Client) -> Result<Vec<Profile>, ApiError> 
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
             containers: usize::try_from(object.spec.containers).unwrap_or(0),
-            data: data(object),
+            data: object.spec.bytes(),
         }));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
@@ -181,10 +174,7 @@ pub(super) async fn profiles(client: &Client) -> Result<Vec<Profile>, ApiError> 
 
 /// Writes a profile, whether or not it is there.
 pub(super) async fn write_profile(client: &Client, profile: &Profile) -> Result<(), ApiError> {
-    let spec = DemandProfileSpec {
-        containers: i64::try_from(profile.containers).unwrap_or(i64::MAX),
-        data: STANDARD.encode(&profile.data),
-    };
+    let spec = DemandProfileSpec::new(profile.containers, &profile.data);
     let object = DemandProfile::new(&profile.name, spec);
     let api: Api<DemandProfile> = Api::namespaced(client.clone(), &profile.namespace);
     api.patch(&profile.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;

@@ -245,7 +245,7 @@ impl Watches {
             watcher::Config::default().page_size(usage::PAGE),
             to,
             place,
-            |object| Some((place(&object), usage::data(&object))),
+            |object| Some((place(&object), object.spec.bytes())),
             wrap,
         );
     }

@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "simulate",
         &[
             "model", "api", "policy", "advice", "cluster", "demand", "forecast", "schedule",
-            "plan", "cloud",
+            "plan", "usage", "cloud",
         ],
     ),
 ];
