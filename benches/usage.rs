@@ -32,8 +32,13 @@ fn main() {
 
 fn study() {
     println!("Pods that got less than they need (under), what pods got above it (waste), and both");
-    println!("with an under-request at 9 (cpu) or 19 (memory) times an over-request (cost); shares of need.");
-    println!("{:<14}{:<8}{:<24}{:>8}{:>9}{:>9}{:>7}", "series", "", "", "under", "waste", "cost", "kills");
+    println!(
+        "with an under-request at 9 (cpu) or 19 (memory) times an over-request (cost); shares of need."
+    );
+    println!(
+        "{:<14}{:<8}{:<24}{:>8}{:>9}{:>9}{:>7}",
+        "series", "", "", "under", "waste", "cost", "kills"
+    );
     for kind in Kind::ALL {
         let scores = run(kind, WORKLOADS, 7);
         for (measure, scores) in ["cpu", "memory"].into_iter().zip(scores) {
@@ -96,7 +101,7 @@ fn book() -> Book {
                     cpu: size * wave / 20,
                     memory: (size * wave) << 17,
                     starved_cpu: false,
-        starved_memory: false,
+                    starved_memory: false,
                 },
                 START + step * 600,
             );

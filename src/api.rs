@@ -47,6 +47,6 @@ pub use nodepool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use requestpolicy::{RequestPolicy, RequestPolicySpec, RequestPolicyStatus};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use validate::{
-    FieldError, validate_demandprofile, validate_ec2nodeclass, validate_nodeclaim, validate_nodepool,
-    validate_requestpolicy, validate_reservation,
+    FieldError, validate_demandprofile, validate_ec2nodeclass, validate_nodeclaim,
+    validate_nodepool, validate_requestpolicy, validate_reservation,
 };

@@ -121,7 +121,8 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
 async fn recommendations(watches: Watches, to: mpsc::Sender<Message>) {
     let mut last = Vec::new();
     loop {
-        let asked = watches.cancel.run_until_cancelled(usage::recommendations(&watches.client)).await;
+        let asked =
+            watches.cancel.run_until_cancelled(usage::recommendations(&watches.client)).await;
         let found = match asked {
             None => return,
             Some(Ok(found)) => found,

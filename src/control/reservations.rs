@@ -29,7 +29,8 @@ const MOST: usize = 50;
 const KEPT: i64 = 60;
 
 /// Why a reservation is denied: the one reason that there is.
-const LOOPS: &str = "its pods are evicted or OOM-killed again and again, with requests below their use";
+const LOOPS: &str =
+    "its pods are evicted or OOM-killed again and again, with requests below their use";
 
 /// Namespace and name of a Reservation.
 pub type Key = (Arc<str>, Arc<str>);

@@ -120,8 +120,11 @@ impl Learner {
             let killed = failures.iter().filter(|failure| kill(&mut book, failure));
             let killed: BTreeSet<Arc<str>> =
                 killed.map(|failure| Arc::clone(&failure.owner.namespace)).collect();
-            let gone: Vec<Arc<str>> =
-                book.namespaces().filter(|n| !snapshot.namespaces.contains_key(*n)).cloned().collect();
+            let gone: Vec<Arc<str>> = book
+                .namespaces()
+                .filter(|n| !snapshot.namespaces.contains_key(*n))
+                .cloned()
+                .collect();
             gone.iter().for_each(|namespace| book.forget(namespace));
             (book, killed, gone)
         });
@@ -137,7 +140,9 @@ impl Learner {
                 self.book = Some(book);
             }
             // What was written is read again.
-            Err(error) => tracing::error!(%error, "what was learned since the last checkpoint is lost"),
+            Err(error) => {
+                tracing::error!(%error, "what was learned since the last checkpoint is lost")
+            }
         }
     }
 
@@ -186,7 +191,10 @@ impl Learner {
                         ApiError::NotFound => "it is not installed".to_owned(),
                         error => error.to_string(),
                     };
-                    tracing::warn!(why, "metrics.k8s.io does not answer; use is not learned until it does");
+                    tracing::warn!(
+                        why,
+                        "metrics.k8s.io does not answer; use is not learned until it does"
+                    );
                     self.told = true;
                 }
                 Vec::new()
@@ -207,8 +215,13 @@ impl Learner {
             !self.urgent.contains(*namespace)
                 && self.written.get(*namespace).is_none_or(|written| written.at <= due)
         };
-        let turn: Vec<Arc<str>> =
-            self.urgent.iter().chain(book.namespaces().filter(is_due)).take(MOST_WRITES).cloned().collect();
+        let turn: Vec<Arc<str>> = self
+            .urgent
+            .iter()
+            .chain(book.namespaces().filter(is_due))
+            .take(MOST_WRITES)
+            .cloned()
+            .collect();
         for namespace in turn {
             let written = self.written.entry(Arc::clone(&namespace)).or_default();
             match write(context, book, &namespace, written).await {
@@ -289,14 +302,13 @@ fn observe(book: &mut Book, snapshot: &Snapshot, used: &[PodUsage], now: i64) {
             let most = node.allocatable.cpu.saturating_mul(SATURATED) / 1000;
             most > 0 && node_cpu.get(&*node.name).is_some_and(|cpu| *cpu >= most)
         });
-        let starved_memory = node
-            .is_some_and(|node| node.taints.iter().any(|taint| &*taint.key == MEMORY_PRESSURE));
+        let starved_memory =
+            node.is_some_and(|node| node.taints.iter().any(|taint| &*taint.key == MEMORY_PRESSURE));
         for (container, cpu, memory) in &usage.containers {
             let image = pod.images.iter().find(|(name, _)| **name == **container);
             let Some((_, image)) = image else { continue };
             let controller = pod.owner.as_ref().map(|owner| (&*owner.kind, &*owner.name));
-            let subject =
-                Subject::new(controller, &pod.name, &pod.shape.labels, container, image);
+            let subject = Subject::new(controller, &pod.name, &pod.shape.labels, container, image);
             let sample = Sample {
                 namespace: &usage.namespace,
                 keys: subject.keys(),
@@ -321,8 +333,7 @@ fn kill(book: &mut Book, failure: &Failure) -> bool {
         let container = &*shortage.container;
         let keys = Subject { owner, container, ..Subject::default() }.keys();
         let place = instance(&failure.uid, container);
-        changed |=
-            book.killed(&failure.owner.namespace, &keys, place, shortage.used, failure.at);
+        changed |= book.killed(&failure.owner.namespace, &keys, place, shortage.used, failure.at);
     }
     changed
 }
@@ -395,7 +406,12 @@ mod tests {
         let mut book = Book::default();
         let stranger = PodUsage { name: "other".into(), ..used(1, 1) };
         for minute in 0..120 {
-            observe(&mut book, &snapshot, &[used(100, 500 * MEBI), stranger.clone()], NOW + minute * 60);
+            observe(
+                &mut book,
+                &snapshot,
+                &[used(100, 500 * MEBI), stranger.clone()],
+                NOW + minute * 60,
+            );
         }
         assert_eq!(book.len(), 1, "neither the unknown pod nor the unknown container");
         let found = memory(&book).unwrap();

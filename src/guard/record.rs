@@ -127,8 +127,7 @@ impl Guard {
     pub fn floor(&self, owner: &Owner, container: &str, resource: &str, now: i64) -> Option<Floor> {
         let record = self.owners.get(owner)?;
         let mut floors = record.floors.iter();
-        let (_, held) =
-            floors.find(|((name, of), _)| &**name == container && *of == resource)?;
+        let (_, held) = floors.find(|((name, of), _)| &**name == container && *of == resource)?;
         let halvings = u32::try_from((now - held.at).max(0) / HALVES_EVERY).unwrap_or(u32::MAX);
         if halvings > HALVINGS {
             return None;

@@ -137,7 +137,9 @@ pub async fn recommendations(client: &Client) -> Result<Vec<Recommended>, ApiErr
     let path = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers";
     let all: Vec<Autoscaler> = list(client, path).await?;
     let mut all: Vec<Recommended> = all.into_iter().flat_map(recommended).collect();
-    all.sort_by(|a, b| (&a.namespace, &a.owner, &a.container).cmp(&(&b.namespace, &b.owner, &b.container)));
+    all.sort_by(|a, b| {
+        (&a.namespace, &a.owner, &a.container).cmp(&(&b.namespace, &b.owner, &b.container))
+    });
     Ok(all)
 }
 

@@ -56,7 +56,9 @@ pub enum CompileError {
         example: String,
     },
     /// A range of learned amounts that is empty.
-    #[error("spec.rules[{index}].learned: min {min} is above max {max}; no request is between them")]
+    #[error(
+        "spec.rules[{index}].learned: min {min} is above max {max}; no request is between them"
+    )]
     Range {
         /// Position of the rule.
         index: usize,
@@ -173,7 +175,8 @@ fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileErr
         api::PolicyAction::DefaultAndVerify => Action::DefaultAndVerify,
         api::PolicyAction::Deny => Action::Deny,
     };
-    let read = |field, text: &Option<ApiQuantity>| read_amount(index, resource, field, text.as_ref());
+    let read =
+        |field, text: &Option<ApiQuantity>| read_amount(index, resource, field, text.as_ref());
     let amount = read("default", &rule.default)?;
     if amount.is_none() && action.sets() {
         let (action, example) = (action.api_name(), example(resource));
@@ -182,7 +185,8 @@ fn compile_rule(index: usize, rule: &api::PolicyRule) -> Result<Rule, CompileErr
     let learned = match &rule.learned {
         None => None,
         Some(learned) => {
-            let (min, max) = (read("learned.min", &learned.min)?, read("learned.max", &learned.max)?);
+            let (min, max) =
+                (read("learned.min", &learned.min)?, read("learned.max", &learned.max)?);
             let resource = resource.name();
             let Some(measure) = learned_measure(resource) else {
                 return Err(CompileError::NotLearned { index, resource });
@@ -226,12 +230,8 @@ fn read_amount(
     let Some(text) = text else { return Ok(None) };
     let quantity: Option<Quantity> = text.0.parse().ok();
     let amount = quantity.map(|quantity| Resources::amount(resource.name(), quantity));
-    let bad = || CompileError::Amount {
-        index,
-        field,
-        text: text.0.clone(),
-        example: example(resource),
-    };
+    let bad =
+        || CompileError::Amount { index, field, text: text.0.clone(), example: example(resource) };
     amount.filter(|amount| *amount > 0).map(Some).ok_or_else(bad)
 }
 
@@ -313,7 +313,10 @@ mod tests {
         let cpu = learned("cpu", json!({})).unwrap();
         assert_eq!((cpu.measure, cpu.under_cost, cpu.min, cpu.max), (Measure::Cpu, 9, None, None));
         let memory = learned("memory", json!({ "min": "64Mi", "max": "1Gi" })).unwrap();
-        assert_eq!((memory.under_cost, memory.min, memory.max), (19, Some(64 << 20), Some(1 << 30)));
+        assert_eq!(
+            (memory.under_cost, memory.min, memory.max),
+            (19, Some(64 << 20), Some(1 << 30))
+        );
         assert_eq!(learned("cpu", json!({ "underCost": 49 })).unwrap().under_cost, 49);
         let error = |resource, rule| learned(resource, rule).unwrap_err().to_string();
         assert_eq!(

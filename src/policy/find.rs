@@ -150,13 +150,8 @@ fn learn(
     snapshot: &Snapshot,
     now: Timestamp,
 ) {
-    let asked = usage::Subject::new(
-        subject.workload,
-        subject.name,
-        subject.labels,
-        slot.name,
-        slot.image,
-    );
+    let asked =
+        usage::Subject::new(subject.workload, subject.name, subject.labels, slot.name, slot.image);
     let found = snapshot.estimates().estimate(
         subject.namespace,
         &asked,
@@ -186,8 +181,7 @@ fn owner(subject: &Subject<'_>, snapshot: &Snapshot) -> Option<Owner> {
 /// ends as they did.
 fn raise(finding: &mut Finding, owner: &Owner, snapshot: &Snapshot, now: Timestamp) {
     let resource = finding.resource.name();
-    let floor =
-        snapshot.guard().floor(owner, &finding.container, resource, now.as_second());
+    let floor = snapshot.guard().floor(owner, &finding.container, resource, now.as_second());
     if let Some(floor) = floor {
         finding.raise(floor.amount, &format!("earlier pods were {}", floor.kind.verb()));
     }

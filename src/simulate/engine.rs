@@ -22,10 +22,10 @@ use crate::model::resources::Resources;
 use crate::model::wire::requests::ResourcesWire;
 use crate::model::workload::WorkloadKind;
 use crate::policy;
-use crate::usage::{Estimates, Namespace};
 use crate::schedule::{
     self, Demand, NodeSlot, Options, PoolSlot, Preference, Problem, Solution, relief,
 };
+use crate::usage::{Estimates, Namespace};
 
 /// Improvement attempts after the first packing; enough for the last per cent of small plans.
 const IMPROVE: u32 = 500;
@@ -155,7 +155,9 @@ fn estimates(input: &Input, report: &mut Report) -> Estimates {
     for (name, parts) in parts {
         let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
         for error in bad {
-            report.warnings.push(format!("a DemandProfile of namespace {name} is read in part: {error}"));
+            report
+                .warnings
+                .push(format!("a DemandProfile of namespace {name} is read in part: {error}"));
         }
         estimates.set(&name, Some(Arc::new(namespace)));
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use super::DAY;
 use super::encode::{self, BadCheckpoint};
 use super::history::History;
 use super::key::Keys;
 use super::scale::Measure;
-use super::DAY;
 
 /// Containers of workloads that are kept; beyond it those that were not seen for longest are
 /// forgotten. One takes about 1 KB (four histograms of some 20 buckets of 8 bytes, and 300 bytes
@@ -104,7 +104,14 @@ impl Book {
     /// it `held` some bytes: the highest of its request, its limit where that was hit, and its use,
     /// as far as they are known. It counts at once, whatever else is known, and a second time changes
     /// nothing; says whether it changed anything. `at` is in seconds since the epoch.
-    pub fn killed(&mut self, namespace: &str, keys: &Keys, instance: u64, held: i64, at: i64) -> bool {
+    pub fn killed(
+        &mut self,
+        namespace: &str,
+        keys: &Keys,
+        instance: u64,
+        held: i64,
+        at: i64,
+    ) -> bool {
         let seen = self.peaks.get(&instance).map_or(0, |peak| peak.bytes);
         self.history(namespace, keys).killed(held.max(seen), at)
     }

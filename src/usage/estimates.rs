@@ -159,7 +159,8 @@ impl Estimates {
                 floor = profile.kill.map_or(0, |kill| kill.floor(now));
             }
         }
-        if let Some(recommended) = self.recommended.get(namespace).and_then(|all| all.get(&keys.container))
+        if let Some(recommended) =
+            self.recommended.get(namespace).and_then(|all| all.get(&keys.container))
             && let Some(amount) = match measure {
                 Measure::Cpu => recommended.cpu,
                 Measure::Memory => recommended.memory,
@@ -209,7 +210,8 @@ impl Namespace {
         containers.sort_by_key(|(key, _)| *key);
         containers.dedup_by_key(|(key, _)| *key);
         containers.shrink_to_fit();
-        let speakers: Vec<&Profile> = containers.iter().map(|(_, p)| p).filter(|p| speaks(p)).collect();
+        let speakers: Vec<&Profile> =
+            containers.iter().map(|(_, p)| p).filter(|p| speaks(p)).collect();
         Self {
             images: groups(&speakers, |profile| profile.image),
             names: groups(&speakers, |profile| profile.name),

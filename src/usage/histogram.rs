@@ -104,7 +104,9 @@ impl Histogram {
         while self.weights.len() > MOST_BUCKETS {
             let below_last = self.weights.iter().take(self.weights.len() - 1).enumerate();
             let lightest = below_last.min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
-            let Some((place, (_, weight))) = lightest.map(|(at, entry)| (at, *entry)) else { break };
+            let Some((place, (_, weight))) = lightest.map(|(at, entry)| (at, *entry)) else {
+                break;
+            };
             self.weights[place + 1].1 += weight;
             self.weights.remove(place);
         }

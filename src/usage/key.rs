@@ -34,7 +34,13 @@ impl<'a> Subject<'a> {
             .find_map(|label| labels.get(label));
         let revision = match hash {
             Some(hash) => hash.as_str(),
-            None if matches!(owner.0, "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") => "",
+            None if matches!(
+                owner.0,
+                "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet"
+            ) =>
+            {
+                ""
+            }
             None => image,
         };
         Self { owner, revision, container, image }
@@ -100,7 +106,8 @@ pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str
         // The two share what they know: pods name the Job only.
         "CronJob" => ("Job", name),
         "Job" => {
-            let minute = |digits: &str| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
+            let minute =
+                |digits: &str| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
             match name.rsplit_once('-') {
                 Some((stem, digits)) if minute(digits) => (kind, stem),
                 _ => (kind, name),

@@ -117,7 +117,8 @@ pub(super) fn climb(rungs: &[Rung], fallback: i64) -> Option<(f64, Level, f64)> 
     }
     if left > 0.5 {
         let needs_more = |rung: &&Rung| rung.seen && rung.amount.ln() > fallback;
-        let highest = rungs.iter().filter(needs_more).max_by(|a, b| a.amount.total_cmp(&b.amount))?;
+        let highest =
+            rungs.iter().filter(needs_more).max_by(|a, b| a.amount.total_cmp(&b.amount))?;
         let (part, _) = parts.iter().find(|(_, rung)| rung.level == highest.level)?;
         return Some((highest.amount, highest.level, *part));
     }

@@ -8,16 +8,8 @@ use super::scale::Measure;
 
 /// Quantiles that are kept, for the costs of an under-request up to which each is used: `c / (c + 1)`
 /// of 1, 3, 4, 9, 19, 49, 99, and the maximum.
-pub(super) const QUANTILES: [(u32, f64); 8] = [
-    (1, 0.5),
-    (3, 0.75),
-    (4, 0.8),
-    (9, 0.9),
-    (19, 0.95),
-    (49, 0.98),
-    (99, 0.99),
-    (u32::MAX, 1.0),
-];
+pub(super) const QUANTILES: [(u32, f64); 8] =
+    [(1, 0.5), (3, 0.75), (4, 0.8), (9, 0.9), (19, 0.95), (49, 0.98), (99, 0.99), (u32::MAX, 1.0)];
 
 /// Buckets of the quantiles.
 pub(super) type Buckets = [u8; QUANTILES.len()];

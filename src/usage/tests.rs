@@ -159,10 +159,7 @@ fn a_new_revision_starts_from_the_older_ones() {
     let new = subject("web", "2", "web:1.5");
     for minute in 0..2880 {
         let at = START + 4 * DAY + minute * 60;
-        let young = Sample {
-            created_at: START + 4 * DAY,
-            ..sample(&new, "new", 100, 600 * MEBI)
-        };
+        let young = Sample { created_at: START + 4 * DAY, ..sample(&new, "new", 100, 600 * MEBI) };
         book.observe(&young, at);
         // A pod of the old revision that is still there does not turn it back.
         book.observe(&sample(&old, "web", 100, 300 * MEBI), at);
@@ -176,7 +173,8 @@ fn a_new_revision_starts_from_the_older_ones() {
 fn a_renamed_workload_is_known_by_its_image() {
     let mut book = Book::default();
     live(&mut book, &subject("web", "1", "registry:5000/team/web:1"), 6.0, 100, 900 * MEBI);
-    let renamed = Subject { container: "main", ..subject("shop-web", "1", "registry:5000/team/web:3") };
+    let renamed =
+        Subject { container: "main", ..subject("shop-web", "1", "registry:5000/team/web:3") };
     let found = memory(&published(&book), &renamed, 128 * MEBI).unwrap();
     assert!(matches!(found.level, Level::Image { count: 1 }), "{found:?}");
     assert!((900 * MEBI..1200 * MEBI).contains(&found.amount), "{}", found.amount / MEBI);
@@ -214,10 +212,8 @@ fn the_ladder_goes_down_to_the_namespace_and_the_kind_of_image() {
     let stranger = Subject { container: "x", ..subject("x", "1", "x:1") };
     let found = memory(&published(&book), &stranger, 128 * MEBI).unwrap();
     assert_eq!(found.level, Level::Namespace { count: 10 });
-    let sidecar = Subject {
-        container: "istio-proxy",
-        ..subject("x", "1", "docker.io/istio/proxyv2:1.24.0")
-    };
+    let sidecar =
+        Subject { container: "istio-proxy", ..subject("x", "1", "docker.io/istio/proxyv2:1.24.0") };
     let found = memory(&published(&book), &sidecar, 512 * MEBI).unwrap();
     assert_eq!(found.level, Level::Class("istio-proxy"));
     assert_eq!(found.evidence("x"), "the kind of its image (istio-proxy), 80 %");
@@ -251,8 +247,10 @@ fn a_kill_counts_at_once_and_fades_slowly() {
         assert!(found.amount >= (held + 100 * MEBI).max(held / 5 * 6), "{}", found.amount / MEBI);
         held = found.amount;
     }
-    assert_eq!(memory(&published(&book), &web, 64 * MEBI).unwrap().evidence("web"),
-        "a kill of web for lack of memory");
+    assert_eq!(
+        memory(&published(&book), &web, 64 * MEBI).unwrap().evidence("web"),
+        "a kill of web for lack of memory"
+    );
     let after = |days: i64| {
         published(&book)
             .estimate("shop", &web, Measure::Memory, 19, MEBI, START + days * DAY)
@@ -318,7 +316,13 @@ fn the_cost_of_an_under_request_chooses_the_quantile() {
     let web = subject("web", "1", "web:1");
     let mut book = Book::default();
     for minute in 0..2 * 1440 {
-        let cpu = if minute % 20 == 0 { 1000 } else if minute % 5 == 0 { 400 } else { 100 };
+        let cpu = if minute % 20 == 0 {
+            1000
+        } else if minute % 5 == 0 {
+            400
+        } else {
+            100
+        };
         book.observe(&sample(&web, "web", cpu, 300 * MEBI), START + minute * 60);
     }
     let estimates = published(&book);
@@ -398,9 +402,7 @@ fn a_restart_loses_nothing_that_matters() {
     }
     let now = START + 4 * DAY;
     for measure in Measure::ALL {
-        let ask = |book: &Book| {
-            published(book).estimate("shop", &web, measure, 9, 1, now).unwrap()
-        };
+        let ask = |book: &Book| published(book).estimate("shop", &web, measure, 9, 1, now).unwrap();
         let (whole, restored) = (ask(&whole), ask(&first));
         let apart = (whole.amount - restored.amount).abs();
         // One step of the grid.
@@ -411,10 +413,8 @@ fn a_restart_loses_nothing_that_matters() {
 
 #[test]
 fn names_that_change_with_each_run_are_left_out() {
-    let labels = crate::model::labels::Labels::from([(
-        "pod-template-hash".to_owned(),
-        "5d4f8c".to_owned(),
-    )]);
+    let labels =
+        crate::model::labels::Labels::from([("pod-template-hash".to_owned(), "5d4f8c".to_owned())]);
     let none = crate::model::labels::Labels::new();
     assert_eq!(root_owner("ReplicaSet", "web-5d4f8c", &labels), ("Deployment", "web"));
     assert_eq!(root_owner("ReplicaSet", "web-5d4f8c", &none), ("ReplicaSet", "web-5d4f8c"));
@@ -441,9 +441,15 @@ fn histogram() -> impl Strategy<Value = Histogram> {
 }
 
 fn period() -> impl Strategy<Value = Period> {
-    (histogram(), histogram(), 0..20 * DAY, any::<u32>()).prop_map(|(cpu, memory, span, samples)| {
-        Period { cpu, memory, first: START, last: START + span, samples }
-    })
+    (histogram(), histogram(), 0..20 * DAY, any::<u32>()).prop_map(
+        |(cpu, memory, span, samples)| Period {
+            cpu,
+            memory,
+            first: START,
+            last: START + span,
+            samples,
+        },
+    )
 }
 
 fn history() -> impl Strategy<Value = History> {

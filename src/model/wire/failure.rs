@@ -48,8 +48,8 @@ impl PodWire {
     /// How the pod, or containers of it, ended last for want of what they had not asked for. None for
     /// pods that no workload makes.
     pub fn failure(&self) -> Option<Failure> {
-        let evicted = self.status.phase == PodPhase::Failed
-            && self.status.reason.as_deref() == Some(EVICTED);
+        let evicted =
+            self.status.phase == PodPhase::Failed && self.status.reason.as_deref() == Some(EVICTED);
         let (kind, at, shortages) = if evicted { self.eviction() } else { self.kills()? };
         if shortages.is_empty() {
             return None;
@@ -200,11 +200,13 @@ mod tests {
 
     #[test]
     fn a_kill_is_read_from_either_state() {
-        let end = json!({"terminated": {"reason": "OOMKilled", "finishedAt": "2026-06-01T12:05:00Z"}});
+        let end =
+            json!({"terminated": {"reason": "OOMKilled", "finishedAt": "2026-06-01T12:05:00Z"}});
         for field in ["state", "lastState"] {
             let mut status = json!({"name": "app", "restartCount": 2});
             status[field] = end.clone();
-            let found = failure(&json!({"phase": "Running", "containerStatuses": [status]})).unwrap();
+            let found =
+                failure(&json!({"phase": "Running", "containerStatuses": [status]})).unwrap();
             assert_eq!(found.kind, FailureKind::OomKilled);
             assert_eq!(amounts(&found), [("app", 128, 1024)]);
             assert!(found.key().1.is_some());

@@ -104,7 +104,8 @@ fn suggestions_and_previews_know_the_floor() {
     let Verdict::Deny { message, .. } = decision.verdict else { panic!("allowed") };
     assert!(message.contains("for example to 1229Mi"), "{message}");
 
-    let template = r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"app"}]}}"#;
+    let template =
+        r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"app"}]}}"#;
     let template: TemplateWire = serde_json::from_str(template).unwrap();
     let world = world(Action::Default);
     for (owner, expected) in [(("Deployment", "web"), 1229), (("Deployment", "api"), 256)] {

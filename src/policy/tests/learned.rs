@@ -10,8 +10,13 @@ use crate::usage::{self, Book, Estimates, Measure, Namespace, Sample};
 /// The container `app` of the Deployment `web` used 300 MiB and 400m for three days.
 fn known() -> Arc<Estimates> {
     let labels = Labels::from([("pod-template-hash".to_owned(), "5d9c".to_owned())]);
-    let subject =
-        usage::Subject::new(Some(("ReplicaSet", "web-5d9c")), "web-5d9c-1", &labels, "app", "web:1");
+    let subject = usage::Subject::new(
+        Some(("ReplicaSet", "web-5d9c")),
+        "web-5d9c-1",
+        &labels,
+        "app",
+        "web:1",
+    );
     let began = now().as_second() - 3 * 86_400;
     let mut book = Book::default();
     for minute in 0..3 * 1440 {
@@ -23,7 +28,7 @@ fn known() -> Arc<Estimates> {
             cpu: 400,
             memory: 300 << 20,
             starved_cpu: false,
-        starved_memory: false,
+            starved_memory: false,
         };
         book.observe(&sample, began + minute * 60);
     }
@@ -38,8 +43,7 @@ fn known() -> Arc<Estimates> {
 fn learning(action: Action, min: Option<i64>, max: Option<i64>) -> Snapshot {
     let mut policy = policy("p", &[(Resource::Cpu, action), (Resource::Memory, action)]);
     for rule in &mut policy.rules {
-        let measure =
-            if rule.resource == Resource::Cpu { Measure::Cpu } else { Measure::Memory };
+        let measure = if rule.resource == Resource::Cpu { Measure::Cpu } else { Measure::Memory };
         let (min, max) = if measure == Measure::Memory { (min, max) } else { (None, None) };
         rule.learned = Some(Learned { measure, under_cost: 9, min, max });
     }
@@ -137,5 +141,8 @@ fn suggestions_and_previews_are_learned_too() {
     let amounts: Vec<i64> = preview.findings.iter().map(|finding| finding.amount).collect();
     assert_eq!(amounts, [448, 352 << 20]);
     let lines = advise(&template, "shop", owner, &snapshot, now());
-    assert!(lines[1].contains("pods get 352Mi, learned from 3 d of web's own history, 92 %"), "{lines:?}");
+    assert!(
+        lines[1].contains("pods get 352Mi, learned from 3 d of web's own history, 92 %"),
+        "{lines:?}"
+    );
 }
