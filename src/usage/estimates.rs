@@ -85,7 +85,7 @@ struct Group {
 }
 
 impl Estimates {
-    /// Puts in what is known of a namespace; nothing takes it out.
+    /// Puts in what is known of a namespace; `None` takes it out.
     pub fn set(&mut self, name: &str, namespace: Option<Arc<Namespace>>) {
         match namespace {
             Some(namespace) => self.namespaces.insert(name.into(), namespace),
