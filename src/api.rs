@@ -22,6 +22,7 @@ pub mod convert;
 pub mod crd;
 pub mod decode;
 pub mod defaults;
+pub mod demandprofile;
 pub mod duration;
 pub mod ec2nodeclass;
 pub mod kubernetes;
@@ -38,6 +39,7 @@ pub use common::{Effect, NodeClassRef, Operator, Requirement, ResourceList, Tain
 pub use conditions::{Condition, ConditionStatus};
 pub use crd::{crds, crds_yaml};
 pub use decode::decode;
+pub use demandprofile::{DemandProfile, DemandProfileSpec};
 pub use duration::{GoDuration, NillableDuration};
 pub use ec2nodeclass::{AmiFamily, EC2NodeClass, EC2NodeClassSpec};
 pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
@@ -45,6 +47,6 @@ pub use nodepool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use requestpolicy::{RequestPolicy, RequestPolicySpec, RequestPolicyStatus};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use validate::{
-    FieldError, validate_ec2nodeclass, validate_nodeclaim, validate_nodepool,
-    validate_requestpolicy, validate_reservation,
+    FieldError, validate_demandprofile, validate_ec2nodeclass, validate_nodeclaim,
+    validate_nodepool, validate_requestpolicy, validate_reservation,
 };

@@ -12,6 +12,7 @@ pub mod quotes;
 pub mod reservations;
 pub mod status;
 pub mod termination;
+pub mod usage;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ pub mod client;
 pub mod lease;
 pub mod list;
 pub mod policy;
+pub mod usage;
 pub mod watch;
 pub mod wire;
 pub mod write;

@@ -4,8 +4,8 @@
 //! Layers, lowest first; a layer uses only those below it:
 //!
 //! - L0 `model`, `api`: vocabulary and wire types
-//! - L1 `guard`, `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`: pure
-//!   decisions
+//! - L1 `guard`, `usage`, `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`:
+//!   pure decisions
 //! - L2 `cloud`, `telemetry`, `intent`, `certs`: seams and their simulated side
 //! - L3 `aws`, `k8s`, `admission`: adapters
 //! - L4 `control`, `simulate`, `doctor`: loops, the offline engine, a look at an installation
@@ -34,3 +34,4 @@ pub mod schedule;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;
+pub mod usage;

@@ -38,7 +38,7 @@ pub use condition::{Condition, ConditionError, Refused};
 pub use decide::{Decision, RequestMeta, User, Verdict, decide};
 pub use find::{Clamp, Finding};
 pub use sleep::Sleep;
-pub use snapshot::{Action, ContainerKind, Policy, Resource, Rule, Snapshot};
+pub use snapshot::{Action, ContainerKind, Learned, Policy, Resource, Rule, Snapshot};
 pub use status::{Facts, next_status};
 pub use subject::ContainerList;
 pub use tally::{Counts, Offence, Stage, Tallied, Tally};

@@ -85,6 +85,30 @@ pub struct NodeChange {
     pub owner: Option<(String, String)>,
 }
 
+/// What the containers of a pod use.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodUsage {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Containers by name, with millicores and bytes of the working set.
+    pub containers: Vec<(String, i64, i64)>,
+}
+
+/// A part of what is known of a namespace's containers, as a `DemandProfile` holds it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Profile {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Containers in it.
+    pub containers: usize,
+    /// Their histories, in the form of the room `usage`.
+    pub data: Vec<u8>,
+}
+
 /// Writes to the API server. Every write is refused when leadership is not certain.
 pub trait ApiServer: Send + Sync + 'static {
     /// Creates a claim; returns its UID. A claim of that name that is there already is an error.
@@ -187,6 +211,23 @@ pub trait ApiServer: Send + Sync + 'static {
 
     /// Deletes a Reservation.
     fn delete_reservation(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// What all pods use now, from `metrics.k8s.io`; [`ApiError::NotFound`] where nobody serves it.
+    fn usage(&self) -> impl Future<Output = Result<Vec<PodUsage>, ApiError>> + Send;
+
+    /// All profiles.
+    fn profiles(&self) -> impl Future<Output = Result<Vec<Profile>, ApiError>> + Send;
+
+    /// Writes a profile, whether or not it is there.
+    fn write_profile(&self, profile: &Profile)
+    -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Deletes a profile.
+    fn delete_profile(
         &self,
         namespace: &str,
         name: &str,

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::{EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
+use super::{DemandProfile, EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
 
 /// All definitions, ordered by name. The same at every call.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -20,6 +20,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         EC2NodeClass::crd(),
         RequestPolicy::crd(),
         Reservation::crd(),
+        DemandProfile::crd(),
     ];
     all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     all.into_iter()
@@ -200,9 +201,12 @@ mod tests {
         assert_eq!(scale.spec_replicas_path, ".spec.replicas");
         assert_eq!(scale.status_replicas_path, ".status.nodes");
         for crd in &crds {
-            let scope = if crd.spec.names.kind == "Reservation" { "Namespaced" } else { "Cluster" };
-            assert_eq!(crd.spec.scope, scope);
-            assert!(crd.spec.versions[0].subresources.clone().unwrap().status.is_some());
+            let kind = &*crd.spec.names.kind;
+            let namespaced = matches!(kind, "DemandProfile" | "Reservation");
+            assert_eq!(crd.spec.scope, if namespaced { "Namespaced" } else { "Cluster" });
+            let subresources = crd.spec.versions[0].subresources.clone();
+            let has_status = subresources.is_some_and(|all| all.status.is_some());
+            assert_eq!(has_status, kind != "DemandProfile", "{kind}");
         }
     }
 }

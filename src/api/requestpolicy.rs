@@ -20,6 +20,10 @@ pub(crate) const VALUE_NEEDS_USE: CelRule = (
     "!has(self.default) || self.action in ['Default', 'DefaultAndVerify', 'Shadow', 'Off']",
     "'default' has no effect with this action",
 );
+pub(crate) const LEARNED_RESOURCES: CelRule = (
+    "!has(self.learned) || self.resource in ['cpu', 'memory']",
+    "'learned' knows cpu and memory only",
+);
 pub(crate) const EXEMPT_NEEDS_OPT_OUT: CelRule = (
     "!has(self.exempt) || (has(self.allowOptOut) && self.allowOptOut)",
     "'exempt' has no effect without 'allowOptOut: true'",
@@ -184,7 +188,7 @@ pub enum ContainerKind {
 /// What to do about one resource.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = DEFAULT_NEEDS_VALUE, validation = VALUE_NEEDS_USE)]
+#[x_kube(validation = DEFAULT_NEEDS_VALUE, validation = VALUE_NEEDS_USE, validation = LEARNED_RESOURCES)]
 pub struct PolicyRule {
     /// The resource that a container does not ask for.
     pub resource: PolicyResource,
@@ -198,9 +202,40 @@ pub struct PolicyRule {
     )]
     #[schemars(schema_with = "quantity_schema")]
     pub default: Option<Quantity>,
+    /// Take the request from what the container used before, as far as that is known; `default` where it is not. Warnings and
+    /// refusals suggest it too. cpu and memory only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedRequest>,
     /// Before this moment Deny, Default and DefaultAndVerify only warn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce_from: Option<Time>,
+}
+
+/// How a request is learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedRequest {
+    /// How much worse it is to ask for too little than for too much of the same size. The request covers the share
+    /// underCost / (underCost + 1) of what was seen: 9 means nine tenths, 19 means 95 %. Unset means 9 for cpu and 19 for memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub under_cost: Option<i32>,
+    /// The least that a learned request may be.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_quantity"
+    )]
+    #[schemars(schema_with = "quantity_schema")]
+    pub min: Option<Quantity>,
+    /// The most that a learned request may be.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_quantity"
+    )]
+    #[schemars(schema_with = "quantity_schema")]
+    pub max: Option<Quantity>,
 }
 
 /// Resources that a policy can ask for.

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::common::CelRule;
 use super::schema::inspect;
-use super::{EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
+use super::{DemandProfile, EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
 
 /// The longest value that is repeated in a message, in characters.
 const LONGEST_VALUE: usize = 120;
@@ -148,6 +148,11 @@ pub fn validate_reservation(reservation: &Reservation) -> Vec<FieldError> {
     Report::of("Reservation", reservation).errors
 }
 
+/// Everything that is wrong with a DemandProfile.
+pub fn validate_demandprofile(profile: &DemandProfile) -> Vec<FieldError> {
+    Report::of("DemandProfile", profile).errors
+}
+
 #[cfg(test)]
 mod tests {
     use kube::CustomResourceExt;
@@ -190,6 +195,7 @@ mod tests {
             "EC2NodeClass" => check(object, validate_ec2nodeclass),
             "RequestPolicy" => check(object, validate_requestpolicy),
             "Reservation" => check(object, validate_reservation),
+            "DemandProfile" => check(object, validate_demandprofile),
             other => panic!("no such kind: {other}"),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
@@ -14,15 +15,21 @@ use crate::api::requestpolicy::RequestPolicy;
 use crate::cluster::Change;
 use crate::control::Clock as _;
 use crate::guard::Guard;
+use crate::k8s::usage::{self, Recommended};
 use crate::k8s::watch::{Place, Watches};
 use crate::model::digest::hex;
 use crate::model::failure::Failure;
 use crate::model::labels::Labels;
 use crate::model::resources::Resources;
 use crate::policy::{self, Action, Bounds, Policy, Snapshot};
+use crate::server::ApiError;
+use crate::usage::{Estimates, Namespace, Recommendation};
 
 /// Changes that may wait to be folded; namespaces of a large cluster come in one list.
 const QUEUE: usize = 256;
+
+/// Time between looks at VerticalPodAutoscalers, which themselves look once a minute.
+const RECOMMENDATIONS: Duration = Duration::from_mins(1);
 
 enum Message {
     Policy(Box<Change<Arc<str>, RequestPolicy>>),
@@ -31,6 +38,8 @@ enum Message {
     Quota(Change<Place, ResourceQuota>),
     Largest(Arc<[Resources]>),
     Failures(Vec<Arc<Failure>>),
+    Profile(Change<Place, (Place, Vec<u8>)>),
+    Recommended(Vec<Recommended>),
 }
 
 /// What applies to all policies.
@@ -72,6 +81,8 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
     watches.limit_ranges(&to, Message::LimitRange);
     watches.quotas(&to, Message::Quota);
     watches.failures(&to, Message::Failures);
+    watches.profiles(&to, Message::Profile);
+    watches.tracker.spawn(recommendations(watches.clone(), to.clone()));
     largest::follow(watches, to, Message::Largest);
     let (version, versions) = watch::channel(String::new());
     let policies = Policies {
@@ -88,6 +99,7 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
             while let Ok(message) = inbox.try_recv() {
                 state.fold(message);
             }
+            state.learn().await;
             let next = state.snapshot();
             let name = next.version().to_owned();
             shared.snapshot.store(Arc::new(next));
@@ -105,6 +117,34 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
     policies
 }
 
+/// Sends on what VerticalPodAutoscalers recommend when it changes, from time to time.
+async fn recommendations(watches: Watches, to: mpsc::Sender<Message>) {
+    let mut last = Vec::new();
+    loop {
+        let asked =
+            watches.cancel.run_until_cancelled(usage::recommendations(&watches.client)).await;
+        let found = match asked {
+            None => return,
+            Some(Ok(found)) => found,
+            Some(Err(ApiError::NotFound)) => Vec::new(),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "VerticalPodAutoscalers are not read");
+                last.clone()
+            }
+        };
+        if found != last {
+            last.clone_from(&found);
+            if to.send(Message::Recommended(found)).await.is_err() {
+                return;
+            }
+        }
+        let pause = tokio::time::sleep(RECOMMENDATIONS);
+        if watches.cancel.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// LimitRanges and ResourceQuotas of one namespace, and what they come to.
 #[derive(Default)]
 struct OfNamespace {
@@ -120,6 +160,11 @@ struct State {
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
     largest: Arc<[Resources]>,
     guard: Arc<Guard>,
+    estimates: Arc<Estimates>,
+    /// Profiles by namespace and name, as they are written.
+    profiles: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vec<u8>>>,
+    /// Namespaces whose profiles have not been read since they changed.
+    unread: BTreeSet<Arc<str>>,
     /// Policies, namespaces, LimitRanges, ResourceQuotas.
     listed: [bool; 4],
 }
@@ -134,6 +179,9 @@ impl State {
             bounds: BTreeMap::new(),
             largest: Arc::new([]),
             guard: Arc::default(),
+            estimates: Arc::default(),
+            profiles: BTreeMap::new(),
+            unread: BTreeSet::new(),
             listed: [false; 4],
         }
     }
@@ -181,12 +229,74 @@ impl State {
                 self.bound(change, |of| &mut of.quotas);
             }
             Message::Largest(nodes) => self.largest = nodes,
+            Message::Profile(change) => self.profile(change),
+            Message::Recommended(all) => self.recommend(&all),
             Message::Failures(failures) => {
                 let now = SystemClock.now().as_second();
                 for failure in failures {
                     Arc::make_mut(&mut self.guard).fold(&failure, now);
                 }
             }
+        }
+    }
+
+    fn profile(&mut self, change: Change<Place, (Place, Vec<u8>)>) {
+        let changed = match change {
+            Change::Upsert(profile) => vec![profile],
+            Change::Delete((namespace, name)) => {
+                if let Some(parts) = self.profiles.get_mut(&namespace) {
+                    parts.remove(&name);
+                }
+                self.unread.insert(namespace);
+                return;
+            }
+            Change::Replace(list) => {
+                self.unread.extend(std::mem::take(&mut self.profiles).into_keys());
+                list
+            }
+        };
+        for ((namespace, name), data) in changed {
+            self.profiles.entry(Arc::clone(&namespace)).or_default().insert(name, data);
+            self.unread.insert(namespace);
+        }
+    }
+
+    /// Reads the profiles that changed, beside the threads that wait: thousands of containers take
+    /// milliseconds.
+    async fn learn(&mut self) {
+        for namespace in std::mem::take(&mut self.unread) {
+            let parts = self.profiles.remove(&namespace).filter(|parts| !parts.is_empty());
+            let Some(parts) = parts else {
+                Arc::make_mut(&mut self.estimates).set(&namespace, None);
+                continue;
+            };
+            let read = tokio::task::spawn_blocking(move || {
+                let read = Namespace::read(parts.values().map(Vec::as_slice));
+                (parts, read)
+            });
+            match read.await {
+                Ok((parts, (read, bad))) => {
+                    for error in bad {
+                        tracing::warn!(%namespace, %error, "a profile is read in part");
+                    }
+                    Arc::make_mut(&mut self.estimates).set(&namespace, Some(Arc::new(read)));
+                    self.profiles.insert(namespace, parts);
+                }
+                Err(error) => tracing::error!(%namespace, %error, "a profile is not read"),
+            }
+        }
+    }
+
+    fn recommend(&mut self, all: &[Recommended]) {
+        let estimates = Arc::make_mut(&mut self.estimates);
+        estimates.forget_recommendations();
+        for of_namespace in all.chunk_by(|a, b| a.namespace == b.namespace) {
+            let Some(first) = of_namespace.first() else { continue };
+            let each = of_namespace.iter().map(|one| {
+                let Recommended { owner: (kind, name), container, cpu, memory, .. } = one;
+                ((&**kind, &**name), &**container, Recommendation { cpu: *cpu, memory: *memory })
+            });
+            estimates.recommend(&first.namespace, each);
         }
     }
 
@@ -262,5 +372,6 @@ impl State {
             .with_bounds(self.bounds.clone())
             .with_largest_nodes(Arc::clone(&self.largest))
             .with_guard(Arc::clone(&self.guard))
+            .with_estimates(Arc::clone(&self.estimates))
     }
 }

@@ -16,7 +16,7 @@ use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
 use crate::control::engine::QUEUE;
 use crate::control::{
-    Clock, Context, Engine, Message, catalogs, engine, garbage, quotes, reservations, status,
+    Clock, Context, Engine, Message, catalogs, engine, garbage, quotes, reservations, status, usage,
 };
 use crate::intent::{self, Inbox, Intent};
 use crate::k8s::lease::{Election, Fence};
@@ -30,6 +30,11 @@ use crate::telemetry::metrics::SharedRegistry;
 
 /// How long tasks may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
+/// Lists of failed pods that may wait to be learned from.
+const FAILURES: usize = 64;
+/// Time after which workloads are listed again where policies learn: what their pods will ask for
+/// changes without a change of theirs. It moves by steps of a few percent, so that this is no hurry.
+const RELEARN: Duration = Duration::from_mins(15);
 /// Permissions of the socket: the containers of the pod share a group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -50,6 +55,8 @@ pub struct Options {
     pub rules: Rules,
     /// The decider's settings.
     pub engine: engine::Settings,
+    /// How use is sampled.
+    pub usage: usage::Settings,
     /// The cloud's settings; what is empty is asked from the API server.
     pub cloud: aws::Settings,
 }
@@ -136,6 +143,8 @@ pub async fn serve(
     watches.cluster(&outbox, Message::Cluster);
     watches.classes(&outbox, Message::Classes);
     watches.failures(&outbox, Message::Failures);
+    let (failed, failures) = mpsc::channel(FAILURES);
+    watches.failures(&failed, |failures| failures);
     let policies = policies::follow(&watches, options.rules);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     let (snapshots, classes) = (decider.snapshots(), decider.classes());
@@ -163,6 +172,16 @@ pub async fn serve(
     spawn(
         "catalogs",
         Box::pin(catalogs::run(context.clone(), classes.clone(), leads.clone(), outbox)),
+    );
+    spawn(
+        "usage",
+        Box::pin(usage::run(
+            context.clone(),
+            options.usage,
+            snapshots.clone(),
+            failures,
+            leads.clone(),
+        )),
     );
     spawn("reservations", Box::pin(reservations::run(context.clone(), ledger, leads.clone())));
     spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
@@ -239,8 +258,13 @@ async fn workloads(watches: Watches, policies: Policies, outbox: mpsc::Sender<Me
         let round = watches.cancel.child_token();
         let of_round = Watches { cancel: round.clone(), ..watches.clone() };
         of_round.workloads(&outbox, Message::Cluster, &effective);
-        if versions.changed().await.is_err() {
-            return;
+        loop {
+            match tokio::time::timeout(RELEARN, versions.changed()).await {
+                Ok(Err(_)) => return,
+                Ok(Ok(())) => break,
+                Err(_) if snapshot.load().learns() => break,
+                Err(_) => {}
+            }
         }
         round.cancel();
     }

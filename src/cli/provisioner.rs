@@ -11,7 +11,7 @@ use clap::{ArgAction, Args};
 
 use super::role::{Judging, Logging};
 use crate::app::provisioner;
-use crate::control::engine;
+use crate::control::{engine, usage};
 use crate::{aws, k8s};
 
 /// Buys nodes for pods and ends nodes that are not needed.
@@ -64,6 +64,12 @@ pub struct Provisioner {
     /// Milliseconds after which a plan is made in any case
     #[arg(long, env = "HARBINGER_COALESCE_MAX_MS", default_value_t = 200)]
     coalesce_max_ms: u64,
+    /// Seconds between samples of what pods use, from metrics.k8s.io
+    #[arg(long, env = "HARBINGER_USAGE_SECONDS", default_value_t = 60)]
+    usage_seconds: u64,
+    /// Seconds between checkpoints of what was learned of a namespace
+    #[arg(long, env = "HARBINGER_USAGE_CHECKPOINT_SECONDS", default_value_t = 600)]
+    usage_checkpoint_seconds: u64,
     /// Share of memory that the hypervisor keeps
     #[arg(long, env = "HARBINGER_VM_MEMORY_OVERHEAD_PERCENT", default_value_t = 0.075)]
     vm_memory_overhead_percent: f64,
@@ -110,6 +116,10 @@ impl Provisioner {
                 coalesce_max: Duration::from_millis(self.coalesce_max_ms),
                 intents: self.intents,
                 ..engine::Settings::default()
+            },
+            usage: usage::Settings {
+                every: Duration::from_secs(self.usage_seconds.max(1)),
+                checkpoint: Duration::from_secs(self.usage_checkpoint_seconds),
             },
             cloud: aws::Settings {
                 cluster_name: self.cluster_name,

@@ -7,7 +7,7 @@ use super::snapshot::{ObjectKey, Snapshot};
 use crate::model::claim::Claim;
 use crate::model::labels::Labels;
 use crate::model::node::Node;
-use crate::model::pod::{Pod, PodShape};
+use crate::model::pod::{Images, Pod, PodShape};
 use crate::model::pool::Pool;
 use crate::model::volume::{CsiNode, PersistentVolume, StorageClass, VolumeClaim};
 use crate::model::workload::{Workload, WorkloadKind};
@@ -108,29 +108,36 @@ const KINDS: [&str; 15] = [
 pub struct State {
     snapshot: Snapshot,
     listed: BTreeSet<&'static str>,
-    shapes: Shapes,
+    shapes: Shared<PodShape>,
+    images: Shared<Images>,
 }
 
-/// Equal shapes share memory; shapes that nobody uses are forgotten.
-#[derive(Debug, Default)]
-struct Shapes {
-    known: BTreeMap<PodShape, Weak<PodShape>>,
+/// Equal values share memory; those that nobody uses are forgotten.
+#[derive(Debug)]
+struct Shared<T> {
+    known: BTreeMap<T, Weak<T>>,
     since_sweep: usize,
 }
 
-impl Shapes {
-    fn intern(&mut self, shape: &Arc<PodShape>) -> Arc<PodShape> {
-        if let Some(known) = self.known.get(&**shape).and_then(Weak::upgrade) {
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), since_sweep: 0 }
+    }
+}
+
+impl<T: Clone + Ord> Shared<T> {
+    fn intern(&mut self, value: &Arc<T>) -> Arc<T> {
+        if let Some(known) = self.known.get(&**value).and_then(Weak::upgrade) {
             return known;
         }
         self.since_sweep += 1;
-        // Sweeping after as many misses as there are shapes keeps it linear overall.
+        // Sweeping after as many misses as there are values keeps it linear overall.
         if self.since_sweep > self.known.len().max(64) {
             self.known.retain(|_, weak| weak.strong_count() > 0);
             self.since_sweep = 0;
         }
-        self.known.insert((**shape).clone(), Arc::downgrade(shape));
-        Arc::clone(shape)
+        self.known.insert((**value).clone(), Arc::downgrade(value));
+        Arc::clone(value)
     }
 }
 
@@ -143,12 +150,13 @@ impl State {
     /// Folds in one event; says whether anything changed.
     pub fn apply(&mut self, event: Event) -> bool {
         let snapshot = &mut self.snapshot;
-        let shapes = &mut self.shapes;
+        let (shapes, images) = (&mut self.shapes, &mut self.images);
         let (kind, changed) = match event {
             Event::Pods(change) => {
                 let listed = listed(&change, "pods");
                 let change = map(change, |mut pod: Pod| {
                     pod.shape = shapes.intern(&pod.shape);
+                    pod.images = images.intern(&pod.images);
                     pod
                 });
                 let key = |pod: &Pod| (Arc::clone(&pod.shape.namespace), Arc::clone(&pod.name));

@@ -4,6 +4,8 @@ use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
 
+use super::usage;
+
 /// Objects of one answer.
 const PAGE: u32 = 500;
 
@@ -24,6 +26,7 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("/apis/karpenter.sh/v1/nodepools", "karpenter.sh/v1", "NodePool"),
     ("/apis/karpenter.k8s.aws/v1/ec2nodeclasses", "karpenter.k8s.aws/v1", "EC2NodeClass"),
     ("/apis/harbinger.sh/v1alpha1/requestpolicies", "harbinger.sh/v1alpha1", "RequestPolicy"),
+    ("/apis/harbinger.sh/v1alpha1/demandprofiles", "harbinger.sh/v1alpha1", "DemandProfile"),
 ];
 
 /// What was found.
@@ -63,8 +66,9 @@ async fn list(
     objects: &mut Vec<Value>,
 ) -> Result<(), kube::Error> {
     let mut next = String::new();
+    let limit = if kind == "DemandProfile" { usage::PAGE } else { PAGE };
     loop {
-        let uri = format!("{path}?limit={PAGE}{next}");
+        let uri = format!("{path}?limit={limit}{next}");
         let request = Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
         let mut page: Value = client.request(request).await?;
         if let Some(items) = page["items"].as_array_mut() {

@@ -19,10 +19,12 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::usage;
 use super::wire::{
     ClaimObject, ClassObject, CronJobObject, CsiNodeObject, DaemonSetObject, DeploymentObject,
     JobObject, NodeObject, PodObject, ReplicaSetObject, StatefulSetObject, VolumeObject,
 };
+use crate::api::demandprofile::DemandProfile;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodepool::NodePool;
@@ -230,6 +232,22 @@ impl Watches {
     /// Watches request policies as the API has them.
     pub fn policies<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<RequestPolicy>) -> M) {
         self.whole(to, wrap);
+    }
+
+    /// Watches what was learned of containers: namespace and name with the bytes. They are read in
+    /// small pages, since each may be large.
+    pub fn profiles<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        wrap: fn(Change<Place, (Place, Vec<u8>)>) -> M,
+    ) {
+        self.start::<DemandProfile, _, _, _>(
+            watcher::Config::default().page_size(usage::PAGE),
+            to,
+            place,
+            |object| Some((place(&object), object.spec.bytes())),
+            wrap,
+        );
     }
 
     /// Watches disruption budgets.

@@ -12,15 +12,18 @@ use serde_json::{Value, json};
 
 use super::client::Connection;
 use super::lease::Fence;
+use super::usage;
 use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodepool::NodePool;
 use crate::api::reservation::Reservation;
-use crate::server::{About, ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange};
+use crate::server::{
+    About, ApiError, ApiServer, ConditionUpdate, EventNote, NodeChange, PodUsage, Profile,
+};
 
 /// Who writes, in `managedFields` and Events.
-const MANAGER: &str = "harbinger";
+pub(super) const MANAGER: &str = "harbinger";
 /// Our finalizer on claims and nodes, Karpenter's so that either can take over.
 pub const FINALIZER: &str = "karpenter.sh/termination";
 /// Annotation with the number of the leader's term, so that it can be told who decided what.
@@ -311,6 +314,24 @@ impl ApiServer for Writer {
         self.check()?;
         self.reservations_of(namespace).delete(name, &DeleteParams::default()).await?;
         Ok(())
+    }
+
+    async fn usage(&self) -> Result<Vec<PodUsage>, ApiError> {
+        usage::usage(&self.client).await
+    }
+
+    async fn profiles(&self) -> Result<Vec<Profile>, ApiError> {
+        usage::profiles(&self.client).await
+    }
+
+    async fn write_profile(&self, profile: &Profile) -> Result<(), ApiError> {
+        self.check()?;
+        usage::write_profile(&self.client, profile).await
+    }
+
+    async fn delete_profile(&self, namespace: &str, name: &str) -> Result<(), ApiError> {
+        self.check()?;
+        usage::delete_profile(&self.client, namespace, name).await
     }
 
     async fn event(&self, note: EventNote) {

@@ -179,6 +179,9 @@ pub struct OwnerRef {
     pub uid: Arc<str>,
 }
 
+/// Containers by name with their images, sidecars too; shared by the replicas of a workload.
+pub type Images = Vec<(Arc<str>, Arc<str>)>;
+
 /// A pod of the cluster.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the API object")]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -213,6 +216,8 @@ pub struct Pod {
     pub grace_seconds: i64,
     /// Whether it is a mirror of a static pod.
     pub mirror: bool,
+    /// Images of its containers that run for its life.
+    pub images: Arc<Images>,
     /// How it, or a container of it, ended last for want of memory.
     pub failure: Option<Arc<Failure>>,
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::fit;
-use super::snapshot::{Action, ContainerKind, Policy, Resource, Snapshot};
+use super::snapshot::{Action, ContainerKind, Learned, Policy, Resource, Snapshot};
 use super::subject::{ContainerList, Slot, Standing, Subject};
 use super::text;
 use crate::model::failure::Owner;
+use crate::usage;
 
 /// A missing request and what is done about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Finding {
     pub later: Option<(Action, Timestamp)>,
     /// Request that is set or suggested; millicores or bytes.
     pub amount: i64,
+    /// What the amount was learned from, in words: `3 d of web's own history, 92 %`.
+    pub learned: Option<String>,
     /// What changed the amount, in order.
     pub clamps: Vec<Clamp>,
     /// What kept the request from being set.
@@ -113,11 +116,15 @@ pub(super) fn findings(
                     action,
                     later,
                     amount: rule.amount.unwrap_or(resource.suggestion()),
+                    learned: None,
                     clamps: Vec::new(),
                     withheld: None,
                     policy: Arc::clone(&policy.name),
                     note: None,
                 };
+                if let Some(learned) = &rule.learned {
+                    learn(&mut finding, learned, subject, slot, snapshot, now);
+                }
                 if let Some(owner) = &owner {
                     raise(&mut finding, owner, snapshot, now);
                 }
@@ -132,6 +139,36 @@ pub(super) fn findings(
         finding.note = message.map(|template| text::fill(template, subject, finding));
     }
     findings
+}
+
+/// Puts what was learned of the container in place of the rule's amount, if anything was.
+fn learn(
+    finding: &mut Finding,
+    learned: &Learned,
+    subject: &Subject<'_>,
+    slot: &Slot<'_>,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) {
+    let asked =
+        usage::Subject::new(subject.workload, subject.name, subject.labels, slot.name, slot.image);
+    let found = snapshot.estimates().estimate(
+        subject.namespace,
+        &asked,
+        learned.measure,
+        learned.under_cost,
+        finding.amount,
+        now.as_second(),
+    );
+    let Some(found) = found else { return };
+    finding.amount = found.amount;
+    finding.learned = Some(found.evidence(asked.owner.1));
+    if let Some(min) = learned.min {
+        finding.raise(min, "the policy's min");
+    }
+    if let Some(max) = learned.max {
+        finding.lower(max, "the policy's max");
+    }
 }
 
 /// The workload whose earlier pods may tell something; nearly always none has failed at all.

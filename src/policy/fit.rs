@@ -228,7 +228,7 @@ impl Finding {
         }
     }
 
-    fn lower(&mut self, most: i64, cause: &str) {
+    pub(super) fn lower(&mut self, most: i64, cause: &str) {
         if self.amount > most {
             self.clamp(most, cause);
         }

@@ -106,6 +106,9 @@ struct Record {
     v: u8,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     set: BTreeMap<String, BTreeMap<String, String>>,
+    /// What amounts were learned from: `3 d of web's own history, 92 %`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    learned: BTreeMap<String, BTreeMap<String, String>>,
     /// Amounts that differ from what the policy says: `was 1Gi: ResourceQuota "small"`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     clamped: BTreeMap<String, BTreeMap<String, String>>,
@@ -127,6 +130,13 @@ fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOpe
             .entry(finding.container.clone())
             .or_default()
             .insert(finding.resource.name().to_owned(), finding.quantity());
+        if let Some(evidence) = &finding.learned {
+            record
+                .learned
+                .entry(finding.container.clone())
+                .or_default()
+                .insert(finding.resource.name().to_owned(), evidence.clone());
+        }
         if !finding.clamps.is_empty() {
             let told = |clamp: &Clamp| {
                 format!("was {}: {}", finding.resource.format(clamp.from), clamp.cause)
@@ -151,6 +161,7 @@ fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOpe
     let mut text = json!(record).to_string();
     if text.len() > RECORD_LIMIT {
         record.set.clear();
+        record.learned.clear();
         record.clamped.clear();
         record.pre_stop.clear();
         text = json!(record).to_string();

@@ -14,6 +14,7 @@ use super::condition::Condition;
 use crate::guard::Guard;
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
+use crate::usage::{Estimates, Measure};
 
 /// Label that the API server keeps on every namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -161,6 +162,19 @@ impl Resource {
     }
 }
 
+/// How an amount is learned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Learned {
+    /// What is learned.
+    pub measure: Measure,
+    /// What an under-request costs in over-requests, at least 1.
+    pub under_cost: u32,
+    /// The least amount; millicores or bytes.
+    pub min: Option<i64>,
+    /// The most.
+    pub max: Option<i64>,
+}
+
 /// What one policy does about one resource.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -171,6 +185,8 @@ pub struct Rule {
     /// Request that `Default` sets, `Shadow` would set and the others suggest; millicores or bytes,
     /// above zero. Absent means [`Resource::suggestion`].
     pub amount: Option<i64>,
+    /// Whether, and how, the amount is learned where something is known of the container.
+    pub learned: Option<Learned>,
     /// Before this time what is above `Warn` only warns.
     pub enforce_from: Option<Timestamp>,
 }
@@ -240,6 +256,7 @@ pub struct Snapshot {
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
     largest_nodes: Arc<[Resources]>,
     guard: Arc<Guard>,
+    estimates: Arc<Estimates>,
 }
 
 impl Default for Snapshot {
@@ -270,6 +287,7 @@ impl Snapshot {
             bounds: BTreeMap::new(),
             largest_nodes: Arc::new([]),
             guard: Arc::default(),
+            estimates: Arc::default(),
         }
     }
 
@@ -305,6 +323,23 @@ impl Snapshot {
     /// What failed pods tell of the next ones.
     pub(super) fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Adds what was learned of containers.
+    #[must_use]
+    pub fn with_estimates(mut self, estimates: Arc<Estimates>) -> Self {
+        self.estimates = estimates;
+        self
+    }
+
+    /// Whether any rule learns its amount.
+    pub fn learns(&self) -> bool {
+        self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| rule.learned.is_some())
+    }
+
+    /// What was learned of containers.
+    pub(super) fn estimates(&self) -> &Estimates {
+        &self.estimates
     }
 
     /// The cap on what every rule may do.

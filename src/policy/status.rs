@@ -111,7 +111,8 @@ fn rules(policy: &Policy, cap: Action, now: Timestamp) -> String {
         let resource = rule.resource;
         let amount = |action: Action| match rule.amount {
             Some(amount) if action.sets() || action == Action::Shadow => {
-                format!("({})", resource.format(amount))
+                let learned = if rule.learned.is_some() { "learned, else " } else { "" };
+                format!("({learned}{})", resource.format(amount))
             }
             _ => String::new(),
         };
@@ -166,9 +167,15 @@ mod tests {
             "cpu=Warn(Default capped) memory=Warn(Deny capped) ephemeral-storage=Shadow(2Gi)"
         );
         policy.rules[1].enforce_from = None;
+        policy.rules[0].learned = Some(crate::policy::Learned {
+            measure: crate::usage::Measure::Cpu,
+            under_cost: 9,
+            min: None,
+            max: None,
+        });
         assert_eq!(
             line(&policy, Action::DefaultAndVerify),
-            "cpu=Default(250m) memory=Warn(Deny capped) ephemeral-storage=Shadow(2Gi)"
+            "cpu=Default(learned, else 250m) memory=Warn(Deny capped) ephemeral-storage=Shadow(2Gi)"
         );
     }
 

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod guard;
+mod learned;
 mod properties;
 mod selection;
 mod sleep;
@@ -31,6 +32,7 @@ pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
                 resource: *resource,
                 action: *action,
                 amount: Some(amount(*resource)),
+                learned: None,
                 enforce_from: None,
             })
             .collect(),

@@ -107,8 +107,9 @@ pub(super) fn pod_warning(finding: &Finding) -> Option<String> {
             })
         }
         Action::Default | Action::DefaultAndVerify => Some(format!(
-            "{noun} {container:?}: {resource} request set to {quantity}{} (policy {policy})",
-            clamped(finding)
+            "{noun} {container:?}: {resource} request set to {quantity}{}{} (policy {policy})",
+            clamped(finding),
+            learned(finding)
         )),
     }
 }
@@ -136,6 +137,11 @@ fn clamped(finding: &Finding) -> String {
     format!(", not {}: {}", finding.resource.format(first.from), last.cause)
 }
 
+/// What an amount was learned from.
+fn learned(finding: &Finding) -> String {
+    finding.learned.as_ref().map(|from| format!(", learned from {from}")).unwrap_or_default()
+}
+
 /// What the user of a pod is told whose request should have been set and was not, for example because
 /// the mutating webhook could not be reached.
 pub(super) fn unset_warning(finding: &Finding) -> String {
@@ -158,8 +164,9 @@ pub(super) fn template_warning(finding: &Finding) -> Option<String> {
         Action::Off | Action::Shadow => None,
         Action::Warn => pod_warning(finding),
         Action::Default | Action::DefaultAndVerify => Some(format!(
-            "{noun} {container:?} has {lack}; pods get {quantity}{} (policy {policy})",
-            clamped(finding)
+            "{noun} {container:?} has {lack}; pods get {quantity}{}{} (policy {policy})",
+            clamped(finding),
+            learned(finding)
         )),
         Action::Deny => Some(format!(
             "{noun} {container:?} has {lack}; pods are refused, set e.g. {quantity} (policy {policy})"

@@ -25,6 +25,7 @@ use crate::policy;
 use crate::schedule::{
     self, Demand, NodeSlot, Options, PoolSlot, Preference, Problem, Solution, relief,
 };
+use crate::usage::{Estimates, Namespace};
 
 /// Improvement attempts after the first packing; enough for the last per cent of small plans.
 const IMPROVE: u32 = 500;
@@ -140,6 +141,27 @@ pub(super) fn policies(
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
     let namespaces: BTreeMap<_, _> = namespaces.collect();
     policy::Snapshot::new("simulate", compiled, Arc::new(namespaces), exempt.clone())
+        .with_estimates(Arc::new(estimates(input, report)))
+}
+
+/// What the input's profiles say of containers.
+fn estimates(input: &Input, report: &mut Report) -> Estimates {
+    let mut parts: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for profile in &input.profiles {
+        let namespace = profile.namespace().unwrap_or_else(|| "default".to_owned());
+        parts.entry(namespace).or_default().push(profile.spec.bytes());
+    }
+    let mut estimates = Estimates::default();
+    for (name, parts) in parts {
+        let (namespace, bad) = Namespace::read(parts.iter().map(Vec::as_slice));
+        for error in bad {
+            report
+                .warnings
+                .push(format!("a DemandProfile of namespace {name} is read in part: {error}"));
+        }
+        estimates.set(&name, Some(Arc::new(namespace)));
+    }
+    estimates
 }
 
 /// The problem, and the keys of the pods of each demand.

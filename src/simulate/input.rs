@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::load::{InputError, Origin};
 use crate::advice::Facts;
 use crate::api::decode::decode;
+use crate::api::demandprofile::DemandProfile;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::kubernetes::{self, KINDS};
 use crate::api::labels::nearest;
@@ -45,6 +46,8 @@ pub struct Input {
     pub classes: BTreeMap<String, EC2NodeClass>,
     /// Request policies.
     pub policies: Vec<RequestPolicy>,
+    /// What was learned of containers.
+    pub profiles: Vec<DemandProfile>,
     /// Priorities by class.
     pub priorities: BTreeMap<String, i32>,
     /// What stands beside workloads.
@@ -82,6 +85,7 @@ const OURS: &[(&str, &str, &str)] = &[
     ("NodePool", "karpenter.sh", "karpenter.sh/v1"),
     ("EC2NodeClass", "karpenter.k8s.aws", "karpenter.k8s.aws/v1"),
     ("RequestPolicy", "harbinger.sh", "harbinger.sh/v1alpha1"),
+    ("DemandProfile", "harbinger.sh", "harbinger.sh/v1alpha1"),
 ];
 /// Groups whose kinds are all known, so that a kind that is nearly one of them is a slip.
 const GROUPS: &[&str] = &[
@@ -349,6 +353,12 @@ impl Sorter {
                 if let Some(class) = self.strict::<EC2NodeClass>(subject, value) {
                     self.fields(subject, &validate::validate_ec2nodeclass(&class));
                     self.input.classes.insert(class.name_any(), class);
+                }
+            }
+            "DemandProfile" => {
+                if let Some(profile) = self.strict::<DemandProfile>(subject, value) {
+                    self.fields(subject, &validate::validate_demandprofile(&profile));
+                    self.input.profiles.push(profile);
                 }
             }
             _ => {

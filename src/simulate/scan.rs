@@ -245,6 +245,7 @@ fn everywhere(action: Action) -> Policy {
         resource,
         action,
         amount: Some(resource.suggestion()),
+        learned: None,
         enforce_from: None,
     };
     Policy {

@@ -101,6 +101,10 @@ pub struct Metrics {
     pub pod_failures: Family<FailureLabel, Counter>,
     /// Workloads whose pods fail so again and again.
     pub eviction_loops: Gauge,
+    /// Containers of workloads whose use is known.
+    pub usage_containers: Gauge,
+    /// Whether the last question to `metrics.k8s.io` was answered.
+    pub usage_source_up: Gauge,
 }
 
 /// Buckets from 0.5 ms to 16 s, doubling: solves take a fraction of a millisecond to seconds.
@@ -132,6 +136,8 @@ impl Metrics {
             intents: Counter::default(),
             pod_failures: Family::default(),
             eviction_loops: Gauge::default(),
+            usage_containers: Gauge::default(),
+            usage_source_up: Gauge::default(),
         };
         let m = &metrics;
         registry.register(
@@ -199,6 +205,16 @@ impl Metrics {
             "harbinger_nominations",
             "Pods nominated to nodes about to open, by outcome",
             m.nominations.clone(),
+        );
+        registry.register(
+            "harbinger_usage_containers",
+            "Containers of workloads whose use is known to the leader",
+            m.usage_containers.clone(),
+        );
+        registry.register(
+            "harbinger_usage_source_up",
+            "Whether metrics.k8s.io answered last",
+            m.usage_source_up.clone(),
         );
         registry.register("harbinger_leader", "Whether this process leads", m.leader.clone());
         registry.register("harbinger_leader_term", "Number of the leader's term", m.term.clone());

@@ -28,5 +28,6 @@ mod scene;
 mod shortage;
 mod stale;
 mod submit;
+mod usage;
 mod volumes;
 mod world;

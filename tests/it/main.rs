@@ -14,6 +14,7 @@ mod help;
 mod mutations;
 mod scan;
 mod tidy;
+mod usage;
 mod volumes;
 #[cfg(feature = "aws")]
 mod wire;

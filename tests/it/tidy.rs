@@ -9,7 +9,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("api", &["model"]),
     ("guard", &["model"]),
-    ("policy", &["model", "api", "guard"]),
+    ("usage", &["model"]),
+    ("policy", &["model", "api", "guard", "usage"]),
     ("demand", &["model"]),
     ("forecast", &["model"]),
     ("cluster", &["model"]),
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "forecast",
             "schedule",
             "plan",
+            "usage",
             "cloud",
             "server",
             "telemetry",
@@ -48,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "simulate",
         &[
             "model", "api", "policy", "advice", "cluster", "demand", "forecast", "schedule",
-            "plan", "cloud",
+            "plan", "usage", "cloud",
         ],
     ),
 ];

@@ -50,6 +50,7 @@ pub(super) fn policies() -> PolicySource {
         resource,
         action,
         amount: Some(amount),
+        learned: None,
         enforce_from: None,
     };
     let policy = Policy {

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::Report;
 use crate::api::RequestPolicy;
 use crate::api::requestpolicy::{
-    DEFAULT_NEEDS_VALUE, EXEMPT_NEEDS_OPT_OUT, PolicyAction, VALUE_NEEDS_USE,
+    DEFAULT_NEEDS_VALUE, EXEMPT_NEEDS_OPT_OUT, LEARNED_RESOURCES, PolicyAction, PolicyResource,
+    VALUE_NEEDS_USE,
 };
 
 /// Names that a message template may use.
@@ -21,6 +22,8 @@ pub(super) fn policy(report: &mut Report, policy: &RequestPolicy) {
         let sets = matches!(rule.action, PolicyAction::Default | PolicyAction::DefaultAndVerify);
         report.rule(given || !sets, &path, DEFAULT_NEEDS_VALUE);
         report.rule(useful || !given, &path, VALUE_NEEDS_USE);
+        let is_known = rule.resource != PolicyResource::EphemeralStorage;
+        report.rule(rule.learned.is_none() || is_known, &path, LEARNED_RESOURCES);
         let text = rule.default.as_ref().map(|q| q.0.as_str()).unwrap_or_default();
         if given && (text.starts_with('-') || !text.contains(|c: char| ('1'..='9').contains(&c))) {
             let message = "must be more than zero";

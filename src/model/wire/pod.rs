@@ -12,7 +12,7 @@ use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::pod::{
-    HostPort, NodeTerm, Pod, PodAffinityTerm, PodPhase, PodShape, SpreadConstraint,
+    HostPort, Images, NodeTerm, Pod, PodAffinityTerm, PodPhase, PodShape, SpreadConstraint,
 };
 use crate::model::requirement::{Expression, Operator, Requirement, Requirements};
 use crate::model::taints::Toleration;
@@ -237,8 +237,17 @@ impl PodWire {
             // 30 s is the API server's default.
             grace_seconds: self.spec.termination_grace_period_seconds.unwrap_or(30),
             mirror: self.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
+            images: Arc::new(self.images()),
             failure: self.failure().map(Arc::new),
         }
+    }
+
+    fn images(&self) -> Images {
+        let sidecars = self.spec.init_containers.iter().filter(|container| container.is_sidecar());
+        let image = |container: &ContainerWire| {
+            (container.name.as_str().into(), container.image.as_deref().unwrap_or_default().into())
+        };
+        self.spec.containers.iter().chain(sidecars).map(image).collect()
     }
 }
 
