@@ -109,6 +109,9 @@ pub struct LaunchOrder {
     pub count: u32,
     /// Options, cheapest first. At most 60 types.
     pub options: Vec<LaunchOption>,
+    /// Whether an overlay made the prices, so that the provider must keep to the order of the options
+    /// where it would else go by prices of its own.
+    pub priced_by_overlay: bool,
     /// Labels that the nodes register with.
     pub labels: Labels,
     /// Taints that the nodes register with: the claim's, its startup taints and

@@ -10,6 +10,7 @@ pub mod instance;
 pub mod labels;
 pub mod money;
 pub mod node;
+pub mod overlay;
 pub mod pod;
 pub mod pool;
 pub mod quantity;

@@ -3,13 +3,16 @@
 //! Every function here is synchronous and takes the moment as an argument. A plan leaves nothing to
 //! choose: whoever carries it out only carries it out.
 
+pub mod catalogs;
 pub mod empty;
 pub mod lifecycle;
 pub mod nominate;
+pub mod overlay;
 pub mod provision;
 pub mod terminate;
 
-pub use provision::{Catalogs, ClaimDraft, ProvisionPlan, provision};
+pub use catalogs::{Catalog, Catalogs};
+pub use provision::{ClaimDraft, ProvisionPlan, provision};
 
 #[cfg(test)]
 mod tests;

@@ -160,6 +160,14 @@ pub trait ApiServer: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Sets conditions of an overlay, the root condition included.
+    fn update_overlay_status(
+        &self,
+        name: &str,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
     /// Merges into a class's status.
     fn patch_class_status(
         &self,

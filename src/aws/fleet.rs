@@ -53,6 +53,8 @@ struct Request {
     token: String,
     count: i32,
     capacity_type: CapacityType,
+    /// Whether EC2 is to keep to our order where it would go by its own prices.
+    in_order: bool,
     context: Option<String>,
     tags: BTreeMap<String, String>,
     groups: Vec<Group>,
@@ -100,8 +102,14 @@ impl Provider {
         now: Timestamp,
     ) -> Result<Arc<Request>, CloudError> {
         let fingerprint = format!(
-            "{} {} {:?} {:?} {:?} {:?}",
-            order.pool, order.count, order.options, order.labels, order.taints, order.tags
+            "{} {} {:?} {} {:?} {:?} {:?}",
+            order.pool,
+            order.count,
+            order.options,
+            order.priced_by_overlay,
+            order.labels,
+            order.taints,
+            order.tags
         );
         let known = self.sent.0.get(&order.token, now);
         if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
@@ -152,6 +160,7 @@ impl Provider {
             token: order.token.clone(),
             count: i32::try_from(order.count).unwrap_or(i32::MAX),
             capacity_type: first.option.capacity_type,
+            in_order: order.priced_by_overlay,
             context: order.class.spec.context.clone(),
             tags,
             groups,
@@ -189,10 +198,18 @@ impl Provider {
             .set_context(request.context.clone());
         // The strategy is always said: EC2's own default is not what we want.
         call = if spot {
-            let strategy = SpotAllocationStrategy::PriceCapacityOptimized;
+            let strategy = if request.in_order {
+                SpotAllocationStrategy::CapacityOptimizedPrioritized
+            } else {
+                SpotAllocationStrategy::PriceCapacityOptimized
+            };
             call.spot_options(SpotOptionsRequest::builder().allocation_strategy(strategy).build())
         } else {
-            let strategy = FleetOnDemandAllocationStrategy::LowestPrice;
+            let strategy = if request.in_order {
+                FleetOnDemandAllocationStrategy::Prioritized
+            } else {
+                FleetOnDemandAllocationStrategy::LowestPrice
+            };
             call.on_demand_options(
                 OnDemandOptionsRequest::builder().allocation_strategy(strategy).build(),
             )

@@ -12,7 +12,7 @@ use super::{Clock, Context, Outcome};
 use crate::api::conditions;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::Cloud;
-use crate::plan::provision::{Catalog, Catalogs};
+use crate::plan::Catalog;
 use crate::server::ApiServer;
 
 /// How often classes are resolved again when nothing changes; the provider caches what is dear.
@@ -28,7 +28,7 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
 ) {
     loop {
         let now = classes.borrow_and_update().clone();
-        let mut catalogs = Catalogs::new();
+        let mut catalogs = BTreeMap::new();
         let leads = *lead.borrow();
         for (name, class) in now {
             if class.metadata.deletion_timestamp.is_some() {

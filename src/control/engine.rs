@@ -1,6 +1,7 @@
 //! The decider: folds events, plans, and starts the tasks that carry out.
 
 mod claims;
+mod overlays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::model::claim::Claim;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
 use crate::plan::empty;
-use crate::plan::provision::{self, Catalog, Catalogs};
+use crate::plan::provision;
+use crate::plan::{Catalog, Catalogs};
 use crate::server::{About, ApiServer};
 
 /// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
@@ -45,7 +47,7 @@ pub enum Message {
     /// A change of the node classes.
     Classes(Change<Arc<str>, EC2NodeClass>),
     /// What the classes offer now.
-    Catalogs(Catalogs),
+    Catalogs(BTreeMap<Arc<str>, Catalog>),
     /// What one class offers now.
     Offers(Arc<str>, Catalog),
     /// A workload that admission has seen.
@@ -95,6 +97,8 @@ pub struct Engine<A, C, K> {
     /// See [`provision::ProvisionPlan::holds`].
     holds: BTreeSet<Arc<str>>,
     catalogs: watch::Sender<Catalogs>,
+    /// Whether pools, overlays or catalogs changed since overlays were laid.
+    unlaid: bool,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
     /// Claims that were created and have not come back through the watch, with the moment.
@@ -136,6 +140,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             assignments: Assignments::default(),
             holds: BTreeSet::new(),
             catalogs: watch::Sender::default(),
+            unlaid: false,
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
             nominated: BTreeMap::new(),
@@ -193,6 +198,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                         self.fold(message);
                     }
                     self.publish();
+                    self.lay_overlays().await;
                     if leads {
                         self.step_claims();
                     }
@@ -221,7 +227,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             Message::Cluster(event) => {
                 let relevant = self.relevant(&event);
                 self.note_pods(&event);
-                if self.state.apply(event) && relevant {
+                let lays = matches!(event, Event::Pools(_) | Event::Overlays(_));
+                let changed = self.state.apply(event);
+                self.unlaid |= changed && lays;
+                if changed && relevant {
                     self.mark();
                 }
             }
@@ -244,13 +253,14 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 }
             }),
             Message::Catalogs(catalogs) => {
-                self.catalogs.send_replace(catalogs);
+                self.catalogs.send_modify(|known| self.unlaid |= known.replace(catalogs));
                 self.mark();
             }
             Message::Offers(class, catalog) => {
                 self.catalogs.send_modify(|catalogs| {
                     catalogs.insert(class, catalog);
                 });
+                self.unlaid = true;
                 self.mark();
             }
             Message::Intent(intent) => self.announce(&intent),

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::catalogs::{Catalog, Catalogs};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
 use crate::demand::{Assignment, Assignments, Ledger, Reservation};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
-use crate::model::instance::{CapacityType, InstanceType};
+use crate::model::instance::CapacityType;
 use crate::model::labels::Labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::{Node, is_ephemeral};
@@ -26,18 +27,6 @@ use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Proble
 pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
 /// Annotation with the pool's template digest.
 pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
-
-/// What each class offers, by name.
-pub type Catalogs = BTreeMap<Arc<str>, Catalog>;
-
-/// What one class offers.
-#[derive(Clone, Debug)]
-pub struct Catalog {
-    /// Types.
-    pub types: Arc<[Arc<InstanceType>]>,
-    /// Price of a node's volumes.
-    pub volume_price: MicroDollarsPerHour,
-}
 
 /// A claim to make and to launch.
 #[derive(Clone, Debug)]
@@ -162,7 +151,7 @@ pub fn provision(
         .new_nodes
         .iter()
         .enumerate()
-        .map(|(index, node)| draft(&problem, node, &wanted, &name(seed, now, index)))
+        .map(|(index, node)| draft(&problem, catalogs, node, &wanted, &name(seed, now, index)))
         .collect();
     group(&mut claims, seed, now);
     let unschedulable = solution
@@ -183,7 +172,7 @@ pub fn provision(
 pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs) -> Vec<PoolSlot> {
     let mut slots = Vec::new();
     for pool in snapshot.pools.values() {
-        let catalog = catalogs.get(&pool.class.name);
+        let catalog = catalogs.of(pool);
         let (mut used, nodes) = snapshot.pool_usage(&pool.name);
         for claim in snapshot.claims.values().filter(|claim| claim.pool == pool.name) {
             if claim.capacity.is_zero()
@@ -204,12 +193,11 @@ pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs
         if catalog.is_none() && pool.ready {
             Arc::make_mut(&mut pool).ready = false;
         }
-        slots.push(PoolSlot {
-            pool,
-            types: catalog.map_or_else(|| Arc::from([]), |catalog| Arc::clone(&catalog.types)),
-            remaining,
-            volume_price: catalog.map_or(MicroDollarsPerHour::ZERO, |catalog| catalog.volume_price),
+        let Catalog { types, volume_price } = catalog.unwrap_or_else(|| Catalog {
+            types: Arc::from([]),
+            volume_price: MicroDollarsPerHour::ZERO,
         });
+        slots.push(PoolSlot { pool, types, remaining, volume_price });
     }
     slots
 }
@@ -476,7 +464,13 @@ fn nominated_to_ours(snapshot: &Snapshot, pod: &Pod) -> bool {
         })
 }
 
-fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> ClaimDraft {
+fn draft(
+    problem: &Problem,
+    catalogs: &Catalogs,
+    node: &NewNode,
+    wanted: &[Wanted],
+    suffix: &str,
+) -> ClaimDraft {
     let slot = &problem.pools[node.pool];
     let pool = Arc::clone(&slot.pool);
     let options = node
@@ -506,6 +500,8 @@ fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> 
     annotations.insert(POOL_HASH.to_owned(), pool.hash.to_string());
     annotations
         .insert(crate::demand::assignment::PLANNED.to_owned(), Assignments::annotation(&pods));
+    let choices = node.acceptable.iter().map(|o| (o.type_index, o.offering_index));
+    annotations.extend(catalogs.marks(&pool, choices));
     let mut labels = pool.labels.clone();
     for (key, requirement) in node.requirements.iter() {
         if let Some(value) = requirement.single()

@@ -16,6 +16,7 @@ use crate::api::decode::decode;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::kubernetes::{self, KINDS};
 use crate::api::labels::nearest;
+use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::api::validate::{self, FieldError};
@@ -41,6 +42,8 @@ pub struct Input {
     pub nodes: Vec<NodeWire>,
     /// Pools.
     pub pools: Vec<NodePool>,
+    /// Overlays.
+    pub overlays: Vec<NodeOverlay>,
     /// Classes by name.
     pub classes: BTreeMap<String, EC2NodeClass>,
     /// Request policies.
@@ -80,6 +83,7 @@ pub fn sort(objects: Vec<(Origin, Value)>) -> (Input, Vec<InputError>) {
 /// Kinds of ours that are read, with their group and version.
 const OURS: &[(&str, &str, &str)] = &[
     ("NodePool", "karpenter.sh", "karpenter.sh/v1"),
+    ("NodeOverlay", "karpenter.sh", "karpenter.sh/v1alpha1"),
     ("EC2NodeClass", "karpenter.k8s.aws", "karpenter.k8s.aws/v1"),
     ("RequestPolicy", "harbinger.sh", "harbinger.sh/v1alpha1"),
 ];
@@ -104,6 +108,7 @@ const CLUSTER: &[&str] = &[
     "PriorityClass",
     "StorageClass",
     "NodePool",
+    "NodeOverlay",
     "EC2NodeClass",
     "RequestPolicy",
 ];
@@ -343,6 +348,12 @@ impl Sorter {
                 if let Some(pool) = self.strict::<NodePool>(subject, value) {
                     self.fields(subject, &validate::validate_nodepool(&pool));
                     self.input.pools.push(pool);
+                }
+            }
+            "NodeOverlay" => {
+                if let Some(overlay) = self.strict::<NodeOverlay>(subject, value) {
+                    self.fields(subject, &validate::validate_nodeoverlay(&overlay));
+                    self.input.overlays.push(overlay);
                 }
             }
             "EC2NodeClass" => {

@@ -120,6 +120,7 @@ impl World {
             token: token.to_owned(),
             count,
             options,
+            priced_by_overlay: false,
             labels: Labels::from([("karpenter.sh/nodepool".to_owned(), "default".to_owned())]),
             taints: vec![Taint::new("karpenter.sh/unregistered", TaintEffect::NoExecute)],
             requests: Resources::default(),

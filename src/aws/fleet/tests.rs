@@ -21,6 +21,7 @@ fn order(options: Vec<LaunchOption>) -> LaunchOrder {
         token: "t".to_owned(),
         count: 1,
         options,
+        priced_by_overlay: false,
         labels: Labels::new(),
         taints: Vec::new(),
         requests: Resources::default(),

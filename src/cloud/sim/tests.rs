@@ -34,6 +34,7 @@ fn order(token: &str, count: u32) -> LaunchOrder {
         token: token.to_owned(),
         count,
         options: vec![option("m5.large", "us-west-2a"), option("m5.large", "us-west-2b")],
+        priced_by_overlay: false,
         labels: Labels::new(),
         taints: Vec::new(),
         requests: Resources::default(),

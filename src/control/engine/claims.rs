@@ -93,10 +93,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
-        if !self.catalogs.borrow().contains_key(&claim.class.name) {
+        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
+        if self.catalogs.borrow().of(&pool).is_none() {
             return;
         }
-        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
         self.busy.insert(Arc::clone(&group));
         let (context, done) = (self.context.clone(), self.outbox.clone());
         let offers = self.offers();
