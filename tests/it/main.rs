@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod help;
 mod mutations;
+mod pools;
 mod scan;
 mod tidy;
 mod volumes;
