@@ -4,7 +4,9 @@
 //! choose: whoever carries it out only carries it out.
 
 pub mod catalogs;
+pub mod draft;
 pub mod empty;
+pub mod fixed;
 pub mod lifecycle;
 pub mod nominate;
 pub mod overlay;
@@ -12,7 +14,8 @@ pub mod provision;
 pub mod terminate;
 
 pub use catalogs::{Catalog, Catalogs};
-pub use provision::{ClaimDraft, ProvisionPlan, provision};
+pub use draft::ClaimDraft;
+pub use provision::{ProvisionPlan, provision};
 
 #[cfg(test)]
 mod tests;

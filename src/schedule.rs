@@ -4,6 +4,7 @@
 //! prices; it knows no object names beyond what it prints, reads no clock and does no IO.
 //! [`check`] judges any solution without sharing code with the packer.
 
+mod bare;
 mod bound;
 mod bundle;
 mod buy;
@@ -32,6 +33,7 @@ mod topology;
 mod volumes;
 mod why;
 
+pub use bare::{BareNode, bare_node};
 pub use largest::largest_rooms;
 pub use problem::{Demand, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons, VolumeFault};

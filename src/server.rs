@@ -241,6 +241,11 @@ impl About {
         }
     }
 
+    /// A pool.
+    pub fn pool(name: &str, uid: &str) -> Self {
+        Self { kind: "NodePool", ..Self::claim(name, uid) }
+    }
+
     /// A claim.
     pub fn claim(name: &str, uid: &str) -> Self {
         Self {

@@ -78,7 +78,7 @@ pub fn pool(object: &NodePool, ready: bool) -> Pool {
             }
             ConsolidationPolicySpec::Balanced => ConsolidationPolicy::Balanced,
         },
-        fixed: object.spec.replicas.is_some(),
+        replicas: object.spec.replicas.map(|count| u32::try_from(count).unwrap_or(0)),
         hash: template_hash(template).into(),
         ready: ready && object.metadata.deletion_timestamp.is_none(),
     }

@@ -2,6 +2,7 @@
 
 mod claims;
 mod overlays;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +22,7 @@ use crate::intent::Intent;
 use crate::model::claim::Claim;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
-use crate::plan::empty;
-use crate::plan::provision;
-use crate::plan::{Catalog, Catalogs};
+use crate::plan::{Catalog, Catalogs, ClaimDraft, empty, fixed, provision};
 use crate::server::{About, ApiServer};
 
 /// Events that may wait: a burst of 1,000 pods makes about 5,000 within seconds.
@@ -103,6 +102,8 @@ pub struct Engine<A, C, K> {
     busy: BTreeSet<Arc<str>>,
     /// Claims that were created and have not come back through the watch, with the moment.
     just_made: BTreeMap<Arc<str>, i64>,
+    /// Claims whose end was asked for and that the watch may show as if it was not, with the moment.
+    ending: BTreeMap<Arc<str>, i64>,
     /// Pods that were nominated and may not have come back through the watch, with the moment.
     nominated: BTreeMap<Arc<str>, i64>,
     /// When pods last came to or left a node.
@@ -143,6 +144,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             unlaid: false,
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
+            ending: BTreeMap::new(),
             nominated: BTreeMap::new(),
             pod_events: BTreeMap::new(),
             dirty: None,
@@ -407,17 +409,29 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             provision::Settings { intents: self.settings.intents, improve: self.settings.improve };
         let started = Instant::now();
         let planned = tokio::task::spawn_blocking(move || {
-            provision::provision(&with_made, &ledger, &assignments, &catalogs, settings, now, seed)
+            let missing = fixed::missing(&with_made, &assignments, &catalogs, now, seed);
+            let plan = provision::provision(
+                &with_made,
+                &ledger,
+                &assignments,
+                &catalogs,
+                settings,
+                now,
+                seed,
+            );
+            (missing, plan)
         })
         .await;
         self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
-        let plan = match planned {
-            Ok(plan) => plan,
+        let (missing, plan) = match planned {
+            Ok(planned) => planned,
             Err(error) => {
                 tracing::error!(%error, "planning broke off");
                 return;
             }
         };
+        self.tell_short(&missing.short, now);
+        self.buy(missing.claims, first, now);
         if !plan.violations.is_empty() {
             self.context.metrics.plans_rejected.inc();
             let first = plan.violations.first().map(ToString::to_string).unwrap_or_default();
@@ -435,8 +449,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let claims = plan.claims.len();
         tracing::info!(claims, cost = %plan.cost, ms = started.elapsed().as_millis(), "planned");
-        let mut groups: BTreeMap<Arc<str>, Vec<provision::ClaimDraft>> = BTreeMap::new();
-        for draft in plan.claims {
+        self.buy(plan.claims, first, now);
+    }
+
+    /// Creates and launches claims, by launch group.
+    fn buy(&mut self, claims: Vec<ClaimDraft>, first: Instant, now: i64) {
+        let mut groups: BTreeMap<Arc<str>, Vec<ClaimDraft>> = BTreeMap::new();
+        for draft in claims {
             self.assignments.assign(
                 Arc::clone(&draft.name),
                 draft.pods.clone(),
@@ -521,10 +540,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let pod_events = &self.pod_events;
         let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
         let ends = empty::to_end(&snapshot, &self.assignments, &self.holds, &last_pod_event, now);
-        for (claim, reason) in ends {
+        let surplus = self.surplus(&snapshot, now).into_iter().map(|claim| (claim, "overprovisioned"));
+        for (claim, reason) in ends.into_iter().chain(surplus) {
             if (reason == "empty" && !planned) || !self.busy.insert(Arc::clone(&claim.name)) {
                 continue;
             }
+            self.ending.insert(Arc::clone(&claim.name), now);
             let (context, done) = (self.context.clone(), self.outbox.clone());
             self.spawn(async move {
                 lifecycle::give_up(&context, &claim, reason).await;

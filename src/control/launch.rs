@@ -20,7 +20,7 @@ use crate::model::labels::{self, Labels};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
 use crate::plan::catalogs::PRICE_OVERLAY_APPLIED;
-use crate::plan::provision::{ClaimDraft, LaunchChoice, registration_taints};
+use crate::plan::draft::{ClaimDraft, LaunchChoice, registration_taints};
 use crate::plan::{Catalog, Catalogs};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;

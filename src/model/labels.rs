@@ -29,6 +29,8 @@ pub const CAPACITY_TYPE: &str = "karpenter.sh/capacity-type";
 pub const REGISTERED: &str = "karpenter.sh/registered";
 /// Set on nodes whose claim is initialized.
 pub const INITIALIZED: &str = "karpenter.sh/initialized";
+/// Annotation of pods and nodes that are to be left alone.
+pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 /// Domain of the labels that EC2 instance types carry.
 pub const AWS_DOMAIN: &str = "karpenter.k8s.aws/";
 /// Zone id of a node (the same for all accounts, unlike the zone's name).

@@ -4,69 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::catalogs::{Catalog, Catalogs};
+use super::draft::{self, ClaimDraft, Wish, draft};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
 use crate::demand::{Assignment, Assignments, Ledger, Reservation};
-use crate::model::claim::{Claim, ClaimStage};
-use crate::model::digest::hex;
-use crate::model::instance::CapacityType;
-use crate::model::labels::Labels;
+use crate::model::claim::ClaimStage;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::{Node, is_ephemeral};
 use crate::model::pod::{Pod, PodShape};
-use crate::model::pool::{ClassRef, Pool};
-use crate::model::requirement::Requirements;
-use crate::model::resources::Resources;
-use crate::model::taints::Taint;
 use crate::schedule::check::{self, Violation};
 use crate::schedule::{self, Demand, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
-
-/// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
-/// new leader repeats exactly that call.
-pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
-/// Annotation with the pool's template digest.
-pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
-
-/// A claim to make and to launch.
-#[derive(Clone, Debug)]
-pub struct ClaimDraft {
-    /// Name.
-    pub name: Arc<str>,
-    /// Pool.
-    pub pool: Arc<Pool>,
-    /// Class.
-    pub class: ClassRef,
-    /// Labels.
-    pub labels: Labels,
-    /// Annotations.
-    pub annotations: Labels,
-    /// Requirements.
-    pub requirements: Requirements,
-    /// Requests of its pods and DaemonSets.
-    pub requests: Resources,
-    /// What may be launched, cheapest first.
-    pub options: Vec<LaunchChoice>,
-    /// Capacity of the first option.
-    pub capacity: Resources,
-    /// Pods that it is for.
-    pub pods: Vec<Assignment>,
-    /// Launch group.
-    pub group: Arc<str>,
-}
-
-/// One way to launch a claim.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct LaunchChoice {
-    /// Price without volumes.
-    pub price: MicroDollarsPerHour,
-    /// Instance type.
-    pub instance_type: Arc<str>,
-    /// Zone.
-    pub zone: Arc<str>,
-    /// Capacity type.
-    pub capacity_type: CapacityType,
-}
 
 /// Pods that fit nowhere.
 #[derive(Clone, Debug)]
@@ -151,9 +99,12 @@ pub fn provision(
         .new_nodes
         .iter()
         .enumerate()
-        .map(|(index, node)| draft(&problem, catalogs, node, &wanted, &name(seed, now, index)))
+        .map(|(index, node)| {
+            let slot = &problem.pools[node.pool];
+            draft(catalogs, slot, &wish(node, &wanted), &draft::name(seed, now, index))
+        })
         .collect();
-    group(&mut claims, seed, now);
+    draft::group(&mut claims, seed, now);
     let unschedulable = solution
         .unplaced
         .iter()
@@ -464,102 +415,17 @@ fn nominated_to_ours(snapshot: &Snapshot, pod: &Pod) -> bool {
         })
 }
 
-fn draft(
-    problem: &Problem,
-    catalogs: &Catalogs,
-    node: &NewNode,
-    wanted: &[Wanted],
-    suffix: &str,
-) -> ClaimDraft {
-    let slot = &problem.pools[node.pool];
-    let pool = Arc::clone(&slot.pool);
-    let options = node
-        .acceptable
-        .iter()
-        .map(|offering| {
-            let instance = &slot.types[offering.type_index];
-            let bought = &instance.offerings[offering.offering_index];
-            LaunchChoice {
-                price: bought.price,
-                instance_type: Arc::clone(&instance.name),
-                zone: Arc::clone(&bought.zone),
-                capacity_type: bought.capacity_type,
-            }
-        })
-        .collect();
-    let pods: Vec<Assignment> = node
-        .pods
-        .iter()
-        .map(|(demand, count)| Assignment {
-            owner: Arc::clone(&wanted[*demand].owner),
-            shape: Arc::clone(&wanted[*demand].shape),
-            count: *count,
-        })
-        .collect();
-    let mut annotations = pool.annotations.clone();
-    annotations.insert(POOL_HASH.to_owned(), pool.hash.to_string());
-    annotations
-        .insert(crate::demand::assignment::PLANNED.to_owned(), Assignments::annotation(&pods));
-    let choices = node.acceptable.iter().map(|o| (o.type_index, o.offering_index));
-    annotations.extend(catalogs.marks(&pool, choices));
-    let mut labels = pool.labels.clone();
-    for (key, requirement) in node.requirements.iter() {
-        if let Some(value) = requirement.single()
-            && !crate::model::labels::is_well_known(key)
-        {
-            labels.insert(key.to_string(), value.to_string());
-        }
+/// A node to buy, and who it is for.
+fn wish<'n>(node: &'n NewNode, wanted: &[Wanted]) -> Wish<'n> {
+    let pods = node.pods.iter().map(|(demand, count)| Assignment {
+        owner: Arc::clone(&wanted[*demand].owner),
+        shape: Arc::clone(&wanted[*demand].shape),
+        count: *count,
+    });
+    Wish {
+        acceptable: &node.acceptable,
+        requirements: &node.requirements,
+        requests: &node.requested,
+        pods: pods.collect(),
     }
-    ClaimDraft {
-        name: format!("{}-{suffix}", pool.name).into(),
-        class: pool.class.clone(),
-        labels,
-        annotations,
-        requirements: node.requirements.clone(),
-        requests: node.requested.clone(),
-        options,
-        capacity: slot.types[node.choice.type_index].capacity.clone(),
-        pods,
-        group: "".into(),
-        pool,
-    }
-}
-
-/// Claims with equal launch parameters share a group.
-fn group(claims: &mut [ClaimDraft], seed: u64, now: i64) {
-    type Key = (Arc<str>, Vec<LaunchChoice>, Labels);
-    let mut groups: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for (index, claim) in claims.iter().enumerate() {
-        let key = (Arc::clone(&claim.pool.name), claim.options.clone(), claim.labels.clone());
-        groups.entry(key).or_default().push(index);
-    }
-    for members in groups.into_values() {
-        let id: Arc<str> = name(seed, now, members[0]).into();
-        for index in members {
-            let claim = &mut claims[index];
-            claim.group = Arc::clone(&id);
-            claim.annotations.insert(LAUNCH_GROUP.to_owned(), id.to_string());
-        }
-    }
-}
-
-/// Launch group of a claim.
-pub fn launch_group(claim: &Claim) -> Option<&str> {
-    claim.annotations.get(LAUNCH_GROUP).map(String::as_str)
-}
-
-/// Ten hexadecimal digits that differ between plans and claims.
-fn name(seed: u64, now: i64, index: usize) -> String {
-    hex(format!("{seed}/{now}/{index}"), 5)
-}
-
-/// Taints that a claim's node registers with.
-pub fn registration_taints(pool: &Pool) -> Vec<Taint> {
-    let mut taints = pool.taints.clone();
-    taints.extend(pool.startup_taints.iter().cloned());
-    taints.push(Taint::new(
-        crate::model::node::UNREGISTERED_TAINT,
-        crate::model::taints::TaintEffect::NoExecute,
-    ));
-    taints
 }

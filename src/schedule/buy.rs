@@ -7,6 +7,7 @@ use super::compile::Compiled;
 use super::fill::join;
 use super::model::Model;
 use super::pack::Open;
+use super::problem::PoolSlot;
 use super::reason::Reason;
 use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::labels;
@@ -77,7 +78,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             let offerings: Vec<OfferingRef> =
                 key.1.iter().map(|c| offering(compiled, *c)).collect();
             let requirements = requirements(compiled, column.pool, &offerings);
-            let short = min_values(compiled, column.pool, &offerings);
+            let short = min_values(slot, &offerings);
             self.known.insert(key.clone(), (offerings, requirements, short));
         }
         let (acceptable, requirements, short) = &self.known[&key];
@@ -236,8 +237,7 @@ fn add_custom(
 }
 
 /// Why the acceptable types do not meet the pool's `minValues`, if they do not.
-fn min_values(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]) -> Option<Reason> {
-    let slot = &compiled.problem.pools[pool];
+pub(super) fn min_values(slot: &PoolSlot, acceptable: &[OfferingRef]) -> Option<Reason> {
     for (key, requirement) in slot.pool.requirements.iter() {
         let Some(wanted) = requirement.min_values else { continue };
         let mut values: BTreeSet<Arc<str>> = BTreeSet::new();

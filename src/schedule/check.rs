@@ -177,6 +177,9 @@ impl Judge<'_> {
         if !slot.pool.ready {
             self.object(place.clone(), "its pool is not ready");
         }
+        if slot.pool.replicas.is_some() {
+            self.object(place.clone(), "its pool keeps a fixed count of nodes");
+        }
         if node.pods.is_empty() {
             self.object(place.clone(), "has no pods");
         }

@@ -183,7 +183,7 @@ impl Offers {
         };
         let mut crowded: Vec<Vec<usize>> = vec![Vec::new(); limits.drivers.len()];
         for (pool, slot) in problem.pools.iter().enumerate() {
-            if slot.pool.ready && !slot.pool.fixed {
+            if slot.pool.ready && slot.pool.replicas.is_none() {
                 offers.add_pool(problem, pool, slot, &mut crowded);
             }
         }

@@ -55,6 +55,9 @@ fn of_pool(
     if !pool.ready {
         return Reason::PoolNotReady;
     }
+    if pool.replicas.is_some() {
+        return Reason::PoolFixed;
+    }
     if let Some(taint) = repelled(&pool.taints, &shape.pod, shape.avoids) {
         return Reason::Taint { taint: taint.to_string() };
     }

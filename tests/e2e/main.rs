@@ -16,6 +16,7 @@ mod differential;
 mod direct;
 mod doctor;
 mod door;
+mod fixed;
 mod install;
 mod manifests;
 mod policies;
