@@ -20,7 +20,9 @@ use crate::cluster::{Change, Event, Snapshot, State};
 use crate::demand::{Assignments, Ledger};
 use crate::intent::Intent;
 use crate::model::claim::Claim;
+use crate::model::labels;
 use crate::model::pod::Pod;
+use crate::model::requirement::{Requirement, Requirements};
 use crate::model::workload::WorkloadKind;
 use crate::plan::{Catalog, Catalogs, ClaimDraft, empty, fixed, provision};
 use crate::server::{About, ApiServer};
@@ -100,8 +102,9 @@ pub struct Engine<A, C, K> {
     unlaid: bool,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
-    /// Claims that were created and have not come back through the watch, with the moment.
-    just_made: BTreeMap<Arc<str>, i64>,
+    /// Claims that were created and have not come back through the watch, with the moment and the
+    /// capacity reservation that they draw on.
+    just_made: BTreeMap<Arc<str>, (i64, Option<Arc<str>>)>,
     /// Claims whose end was asked for and that the watch may show as if it was not, with the moment.
     ending: BTreeMap<Arc<str>, i64>,
     /// Pods that were nominated and may not have come back through the watch, with the moment.
@@ -362,7 +365,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let now = self.now();
         self.just_made
-            .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
+            .retain(|name, (made, _)| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
         let just_made = self.just_made.clone();
         self.observe(&snapshot, now);
         let waiting: BTreeSet<Arc<str>> = snapshot
@@ -388,14 +391,18 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             .set(i64::try_from(self.ledger.iter().count()).unwrap_or(0));
         // Claims that the watch has not shown yet are in the way of nobody but must be counted.
         let mut with_made = snapshot.clone();
-        let missing: Vec<Arc<str>> = just_made.keys().cloned().collect();
-        if !missing.is_empty() {
+        if !just_made.is_empty() {
             let claims = Arc::make_mut(&mut with_made.claims);
-            for name in missing {
+            for (name, (_, reservation)) in just_made {
+                let mut requirements = Requirements::new();
+                if let Some(id) = reservation {
+                    requirements.insert(labels::RESERVATION_ID, Requirement::one_of([id]));
+                }
                 let pool = name.rsplit_once('-').map_or("", |(pool, _)| pool);
                 let claim = Claim {
                     name: Arc::clone(&name),
                     pool: pool.into(),
+                    requirements,
                     created_at: now,
                     ..Claim::default()
                 };
@@ -461,7 +468,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 draft.pods.clone(),
                 draft.capacity.clone(),
             );
-            self.just_made.insert(Arc::clone(&draft.name), now);
+            let reservation = draft.options.iter().find_map(|option| option.reservation.as_ref());
+            let reservation = reservation.map(|of| Arc::clone(&of.id));
+            self.just_made.insert(Arc::clone(&draft.name), (now, reservation));
             groups.entry(Arc::clone(&draft.group)).or_default().push(draft);
         }
         for (group, drafts) in groups {

@@ -15,7 +15,7 @@ use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
-use crate::model::instance::InstanceType;
+use crate::model::instance::{Asked, InstanceType};
 use crate::model::labels::{self, Labels};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
@@ -163,20 +163,18 @@ async fn found<A, C: Cloud, K>(
 /// The options of a claim that exists: its types, zones and capacity types at today's prices.
 fn options_of(claim: &Claim, pool: &Pool, catalogs: &Catalogs) -> Vec<LaunchChoice> {
     let Some(catalog) = catalogs.of(pool) else { return Vec::new() };
-    let allows =
-        |key: &str, value: &str| claim.requirements.get(key).is_none_or(|r| r.allows(value));
+    let asked = Asked::of(&claim.requirements);
     let mut options = Vec::new();
     let fits = |kind: &&Arc<InstanceType>| claim.requirements.conflict(&kind.requirements).is_none();
     for instance in catalog.types.iter().filter(fits) {
         for offering in instance.offerings.iter().filter(|offering| offering.available) {
-            if allows(labels::ZONE, &offering.zone)
-                && allows(labels::CAPACITY_TYPE, offering.capacity_type.label())
-            {
+            if asked.met_by(offering) {
                 options.push(LaunchChoice {
                     price: offering.price,
                     instance_type: Arc::clone(&instance.name),
                     zone: Arc::clone(&offering.zone),
                     capacity_type: offering.capacity_type,
+                    reservation: offering.reserved.as_ref().map(|of| Arc::clone(&of.reservation)),
                 });
             }
         }
@@ -204,7 +202,9 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
         match context.cloud.launch(&order, context.clock.now()).await {
             Ok(result) => {
                 context.record("launch", group.id, &Outcome::Applied);
-                if !result.shortages.is_empty() {
+                // What reservations have left must be known before the claims count as launched.
+                let reserved = group.options.iter().any(|option| option.reservation.is_some());
+                if reserved || !result.shortages.is_empty() {
                     correct(context, group, offers).await;
                 }
                 waiting = hand_out(context, group, waiting, result.instances, offers).await;
@@ -283,6 +283,7 @@ fn order(group: &Group<'_>, generation: u32, count: usize) -> LaunchOrder {
                 instance_type: Arc::clone(&choice.instance_type),
                 zone: Arc::clone(&choice.zone),
                 capacity_type: choice.capacity_type,
+                reservation: choice.reservation.clone(),
                 price: choice.price,
             })
             .collect(),
@@ -385,6 +386,12 @@ fn labels_of(instance: &Instance, instance_type: Option<&InstanceType>) -> Label
     all.insert(labels::ZONE.to_owned(), instance.zone.to_string());
     if let Some(capacity_type) = instance.capacity_type {
         all.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.label().to_owned());
+    }
+    if let Some(reservation) = &instance.reservation {
+        let interruptible = reservation.interruptible.to_string();
+        all.insert(labels::RESERVATION_ID.to_owned(), reservation.id.to_string());
+        all.insert(labels::RESERVATION_TYPE.to_owned(), reservation.type_label().to_owned());
+        all.insert(labels::RESERVATION_INTERRUPTIBLE.to_owned(), interruptible);
     }
     all
 }

@@ -8,7 +8,7 @@ use crate::demand::assignment::PLANNED;
 use crate::demand::{Assignment, Assignments};
 use crate::model::claim::Claim;
 use crate::model::digest::hex;
-use crate::model::instance::CapacityType;
+use crate::model::instance::{CapacityReservation, CapacityType};
 use crate::model::labels::{self, Labels};
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::UNREGISTERED_TAINT;
@@ -62,6 +62,8 @@ pub struct LaunchChoice {
     pub zone: Arc<str>,
     /// Capacity type.
     pub capacity_type: CapacityType,
+    /// Reservation that it draws on.
+    pub reservation: Option<Arc<CapacityReservation>>,
 }
 
 /// A node that is to be.
@@ -95,6 +97,7 @@ pub(super) fn draft(
                 instance_type: Arc::clone(&instance.name),
                 zone: Arc::clone(&bought.zone),
                 capacity_type: bought.capacity_type,
+                reservation: bought.reserved.as_ref().map(|of| Arc::clone(&of.reservation)),
             }
         })
         .collect();

@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::instance::{InstanceType, Offering};
-use crate::model::labels;
+use crate::model::instance::{Asked, InstanceType};
 use crate::model::overlay::Overlay;
 use crate::model::pool::Pool;
 use crate::model::requirement::Requirements;
@@ -166,8 +165,7 @@ fn lay_one<'o>(
 
 /// Positions of a type's offerings that requirements are about, as nodes of a pool.
 fn offerings(wanted: &Requirements, pool: &Pool, kind: &InstanceType) -> Vec<usize> {
-    let of_offering = |key: &str| matches!(key, labels::ZONE | labels::CAPACITY_TYPE);
-    let fits = wanted.iter().filter(|(key, _)| !of_offering(key)).all(|(key, wanted)| {
+    let fits = wanted.iter().filter(|(key, _)| !kind.leaves_open(key)).all(|(key, wanted)| {
         let own = kind.requirements.get(key);
         let label = pool.labels.get(&**key);
         match (own, label) {
@@ -178,14 +176,9 @@ fn offerings(wanted: &Requirements, pool: &Pool, kind: &InstanceType) -> Vec<usi
             }
         }
     });
-    let zone = wanted.get(labels::ZONE);
-    let capacity_type = wanted.get(labels::CAPACITY_TYPE);
-    let meets = |offering: &Offering| {
-        zone.is_none_or(|zone| zone.allows(&offering.zone))
-            && capacity_type.is_none_or(|kind| kind.allows(offering.capacity_type.label()))
-    };
+    let asked = Asked::of(wanted);
     let all = kind.offerings.iter().enumerate().filter(|_| fits);
-    all.filter(|(_, offering)| meets(offering)).map(|(at, _)| at).collect()
+    all.filter(|(_, offering)| asked.met_by(offering)).map(|(at, _)| at).collect()
 }
 
 /// A type after its changes; `None` when there are none.

@@ -10,6 +10,7 @@ use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
 use crate::demand::{Assignment, Assignments, Ledger, Reservation};
 use crate::model::claim::ClaimStage;
+use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::{Node, is_ephemeral};
 use crate::model::pod::{Pod, PodShape};
@@ -88,6 +89,7 @@ pub fn provision(
         daemons: snapshot.daemons(),
         namespaces: (*snapshot.namespaces).clone(),
         volumes: snapshot.volumes.clone(),
+        reserved: reserved(snapshot),
         options: Options { improve: settings.improve, seed, ..Options::default() },
     };
     let solution = schedule::solve(&problem);
@@ -151,6 +153,19 @@ pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs
         slots.push(PoolSlot { pool, types, remaining, volume_price });
     }
     slots
+}
+
+/// Instances of capacity reservations that claims on their way will take, by id. Those that were
+/// launched are counted by the cloud.
+pub(super) fn reserved(snapshot: &Snapshot) -> BTreeMap<Arc<str>, u32> {
+    let mut taken = BTreeMap::new();
+    for claim in snapshot.claims.values() {
+        let id = claim.requirements.get(labels::RESERVATION_ID).and_then(|id| id.single());
+        if let Some(id) = id.filter(|_| claim.stage == ClaimStage::Pending && !claim.deleting()) {
+            *taken.entry(Arc::clone(id)).or_insert(0) += 1;
+        }
+    }
+    taken
 }
 
 /// Nodes and launched claims with the room that they leave, and how many pods of each owner the
@@ -411,7 +426,7 @@ fn nominated_to_ours(snapshot: &Snapshot, pod: &Pod) -> bool {
     pod.waiting()
         && pod.nominated_node.as_ref().is_some_and(|name| {
             let node = snapshot.nodes.get(name);
-            node.is_some_and(|node| node.label(crate::model::labels::NODEPOOL).is_some())
+            node.is_some_and(|node| node.label(labels::NODEPOOL).is_some())
         })
 }
 

@@ -51,6 +51,7 @@ fn instance(name: &str, cores: i64, price: i64) -> Arc<InstanceType> {
             capacity_type: CapacityType::OnDemand,
             price: MicroDollarsPerHour(price),
             available: true,
+            reserved: None,
         }],
     })
 }

@@ -34,6 +34,7 @@ fn instance(name: &str, arch: &str, cpu: i64, gib: i64, price: i64) -> Arc<Insta
         capacity_type,
         price: MicroDollarsPerHour(price),
         available: true,
+        reserved: None,
     };
     Arc::new(InstanceType {
         name: name.into(),

@@ -174,7 +174,17 @@ pub(super) fn problem(
     }
     let options = Options { improve: IMPROVE, bound: true, ..Options::default() };
     let (namespaces, volumes) = (input.namespaces.clone(), input.volumes.clone());
-    (Problem { demands, nodes, pools, daemons, namespaces, volumes, options }, waiting)
+    let problem = Problem {
+        demands,
+        nodes,
+        pools,
+        daemons,
+        namespaces,
+        volumes,
+        options,
+        ..Problem::default()
+    };
+    (problem, waiting)
 }
 
 fn node_slot(

@@ -104,6 +104,7 @@ impl World {
                 instance_type,
                 zone: Arc::clone(&offer.zone),
                 capacity_type,
+                reservation: None,
                 price: offer.price,
             })
             .collect();
@@ -486,6 +487,7 @@ async fn wide_orders_need_few_templates_and_one_call() {
                 instance_type: Arc::clone(&kind.name),
                 zone: Arc::clone(&offer.zone),
                 capacity_type: offer.capacity_type,
+                reservation: None,
                 price: offer.price,
             })
         })

@@ -10,6 +10,7 @@ fn option(kind: &str, capacity_type: CapacityType, price: i64) -> LaunchOption {
         instance_type: kind.into(),
         zone: "us-west-2a".into(),
         capacity_type,
+        reservation: None,
         price: MicroDollarsPerHour(price),
     }
 }

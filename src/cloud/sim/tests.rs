@@ -26,6 +26,7 @@ fn order(token: &str, count: u32) -> LaunchOrder {
         instance_type: kind.into(),
         zone: zone.into(),
         capacity_type: CapacityType::Spot,
+        reservation: None,
         price: MicroDollarsPerHour(1),
     };
     LaunchOrder {

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::instance::CapacityType;
+use crate::model::instance::{CapacityType, Offering};
+use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::overlay::PriceChange;
 use crate::model::requirement::{Expression, Operator, Requirement};
@@ -19,6 +20,7 @@ fn kind(name: &str) -> Arc<InstanceType> {
         capacity_type,
         price: MicroDollarsPerHour(PRICE),
         available: true,
+        reserved: None,
     };
     Arc::new(InstanceType {
         name: name.into(),
