@@ -9,6 +9,7 @@ use super::*;
 
 mod relief;
 mod removal;
+mod reserved;
 mod rules;
 mod volumes;
 use crate::model::instance::{CapacityType, InstanceType, Offering};

@@ -21,6 +21,7 @@ mod install;
 mod manifests;
 mod policies;
 mod provision;
+mod reserved;
 mod rotation;
 mod shortage;
 mod submit;
