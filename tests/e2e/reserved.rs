@@ -51,6 +51,9 @@ async fn a_reservation_is_used_up_before_anything_is_bought() -> Result<()> {
         let path = "jsonpath={.status.capacityReservations[*].id}";
         let told = world.plane.kubectl(&["get", "ec2nodeclass", "default", "-o", path], "").await?;
         ensure!(told.trim() == "cr-1", "{told}");
+        // What a round of reading found is in force when the next one begins.
+        let rounds = world.cloud.journal().of("DescribeCapacityReservations").len();
+        ensure!(rounds >= 2, "{rounds} rounds");
         Ok(())
     })
     .await
