@@ -75,6 +75,13 @@ pub(super) fn slots(
     let mut slots = Vec::new();
     for object in &input.pools {
         let pool = project::pool(object, true);
+        if pool.replicas.is_some() {
+            report.warnings.push(format!(
+                "NodePool {} keeps a fixed count of nodes (spec.replicas): it buys none for pods, \
+                 and those that it lacks are not in the plan",
+                pool.name
+            ));
+        }
         let class = pool.class.name.to_string();
         if !by_class.contains_key(&class) {
             let found = input.classes.get(&class);
