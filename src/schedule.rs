@@ -10,6 +10,7 @@ mod bundle;
 mod buy;
 pub mod check;
 mod compile;
+mod daemons;
 mod domains;
 mod existing;
 mod feasible;

@@ -4,6 +4,7 @@
 //! problem. It runs in tests, in `simulate`, and before a plan is carried out.
 
 mod binding;
+mod daemons;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
     let stuck = binding::play(problem, solution).err().unwrap_or_default();
     judge.found.extend(stuck.into_iter().map(|(_, violation)| violation));
     judge.found.extend(volumes::judge(problem, solution));
+    judge.found.extend(daemons::judge(problem, solution));
     judge.found
 }
 

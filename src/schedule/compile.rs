@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+use super::daemons;
 use super::feasible::{self, daemon_requests};
 use super::host::{self, Host};
 use super::problem::{PoolSlot, Problem};
@@ -318,6 +319,7 @@ impl<'a> Compiled<'a> {
             ports: Vec::new(),
         };
         compiled.add_shapes(pieces);
+        daemons::keep_apart(&mut compiled);
         host::compile(&mut compiled);
         compiled
     }
@@ -553,7 +555,8 @@ fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
 /// Whether any pod has a rule about others.
 fn has_rules(problem: &Problem) -> bool {
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
-    problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| {
+    let own = problem.demands.iter().map(|demand| &demand.shape);
+    own.chain(there).chain(&problem.daemons).any(|pod| {
         !(pod.spread.is_empty()
             && pod.pod_affinity.is_empty()
             && pod.pod_anti_affinity.is_empty()
@@ -567,7 +570,8 @@ fn visible_keys(problem: &Problem) -> BTreeSet<&str> {
     for demand in &problem.demands {
         collect_keys(&demand.shape, &mut keys);
     }
-    for (pod, _) in problem.nodes.iter().flat_map(|node| &node.pods) {
+    let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
+    for pod in there.chain(&problem.daemons) {
         collect_keys(pod, &mut keys);
     }
     keys

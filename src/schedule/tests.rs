@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod daemons;
 mod relief;
 mod removal;
 mod reserved;
