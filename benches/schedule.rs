@@ -64,6 +64,7 @@ fn fake(size: i64) -> Arc<InstanceType> {
         // 10 cents per core and per 10^9 bytes.
         price: MicroDollarsPerHour(size * 314_748),
         available: true,
+        reserved: None,
     };
     let (spot, on_demand) = (CapacityType::Spot, CapacityType::OnDemand);
     Arc::new(InstanceType {

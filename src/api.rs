@@ -28,6 +28,7 @@ pub mod ec2nodeclass;
 pub mod kubernetes;
 pub mod labels;
 pub mod nodeclaim;
+pub mod nodeoverlay;
 pub mod nodepool;
 pub mod project;
 pub mod requestpolicy;
@@ -43,10 +44,11 @@ pub use demandprofile::{DemandProfile, DemandProfileSpec};
 pub use duration::{GoDuration, NillableDuration};
 pub use ec2nodeclass::{AmiFamily, EC2NodeClass, EC2NodeClassSpec};
 pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
+pub use nodeoverlay::{NodeOverlay, NodeOverlaySpec, NodeOverlayStatus};
 pub use nodepool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use requestpolicy::{RequestPolicy, RequestPolicySpec, RequestPolicyStatus};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use validate::{
     FieldError, validate_demandprofile, validate_ec2nodeclass, validate_nodeclaim,
-    validate_nodepool, validate_requestpolicy, validate_reservation,
+    validate_nodeoverlay, validate_nodepool, validate_requestpolicy, validate_reservation,
 };

@@ -16,6 +16,7 @@ mod network;
 mod pricing;
 mod profile;
 mod request;
+mod reservations;
 mod resolve;
 mod settings;
 mod tags;
@@ -37,6 +38,7 @@ use self::launch_template::Templates;
 use self::network::Network;
 use self::pricing::Prices;
 use self::profile::Profiles;
+use self::reservations::Reservations;
 use self::types::Types;
 use crate::api::ec2nodeclass::{EC2NodeClass, EC2NodeClassStatus};
 use crate::cloud::{ClassCatalog, Cloud, CloudError, Instance, LaunchOrder, LaunchResult};
@@ -53,6 +55,7 @@ pub struct Provider {
     types: Types,
     prices: Prices,
     network: Network,
+    reservations: Reservations,
     images: Images,
     profiles: Profiles,
     templates: Templates,
@@ -88,6 +91,7 @@ impl Provider {
             types: Types::default(),
             prices: Prices::default(),
             network: Network::default(),
+            reservations: Reservations::default(),
             images: Images::default(),
             profiles: Profiles::default(),
             templates: Templates::default(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use error::CloudError;
 
 use crate::api::ec2nodeclass::EC2NodeClass;
-use crate::model::instance::{CapacityType, InstanceType};
+use crate::model::instance::{CapacityReservation, CapacityType, InstanceType};
 use crate::model::labels::Labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::resources::Resources;
@@ -109,6 +109,9 @@ pub struct LaunchOrder {
     pub count: u32,
     /// Options, cheapest first. At most 60 types.
     pub options: Vec<LaunchOption>,
+    /// Whether an overlay made the prices, so that the provider must keep to the order of the options
+    /// where it would else go by prices of its own.
+    pub priced_by_overlay: bool,
     /// Labels that the nodes register with.
     pub labels: Labels,
     /// Taints that the nodes register with: the claim's, its startup taints and
@@ -130,6 +133,8 @@ pub struct LaunchOption {
     pub zone: Arc<str>,
     /// Capacity type.
     pub capacity_type: CapacityType,
+    /// Reservation that it draws on. An order draws on one at most.
+    pub reservation: Option<Arc<CapacityReservation>>,
     /// Price, for the order of preference.
     pub price: MicroDollarsPerHour,
 }
@@ -154,6 +159,8 @@ pub struct Instance {
     pub zone: Arc<str>,
     /// Capacity type.
     pub capacity_type: Option<CapacityType>,
+    /// Reservation that it uses, where it was launched into one.
+    pub reservation: Option<Arc<CapacityReservation>>,
     /// Image.
     pub image_id: Arc<str>,
     /// Pool tag.

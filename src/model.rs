@@ -11,6 +11,7 @@ pub mod instance;
 pub mod labels;
 pub mod money;
 pub mod node;
+pub mod overlay;
 pub mod pod;
 pub mod pool;
 pub mod quantity;

@@ -3,14 +3,20 @@
 //! Every function here is synchronous and takes the moment as an argument. A plan leaves nothing to
 //! choose: whoever carries it out only carries it out.
 
+pub mod catalogs;
+pub mod draft;
 pub mod empty;
+pub mod fixed;
 mod gangs;
 pub mod lifecycle;
 pub mod nominate;
+pub mod overlay;
 pub mod provision;
 pub mod terminate;
 
-pub use provision::{Catalogs, ClaimDraft, ProvisionPlan, provision};
+pub use catalogs::{Catalog, Catalogs};
+pub use draft::ClaimDraft;
+pub use provision::{ProvisionPlan, provision};
 
 #[cfg(test)]
 mod tests;

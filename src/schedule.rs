@@ -4,11 +4,13 @@
 //! prices; it knows no object names beyond what it prints, reads no clock and does no IO.
 //! [`check`] judges any solution without sharing code with the packer.
 
+mod bare;
 mod bound;
 mod bundle;
 mod buy;
 pub mod check;
 mod compile;
+mod daemons;
 mod domains;
 mod existing;
 mod feasible;
@@ -32,6 +34,7 @@ mod topology;
 mod volumes;
 mod why;
 
+pub use bare::{BareNode, bare_node};
 pub use largest::largest_rooms;
 pub use problem::{Demand, GangSlot, Hurry, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons, VolumeFault};

@@ -185,6 +185,14 @@ pub trait ApiServer: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Sets conditions of an overlay, the root condition included.
+    fn update_overlay_status(
+        &self,
+        name: &str,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
     /// Merges into a class's status.
     fn patch_class_status(
         &self,
@@ -284,6 +292,11 @@ impl About {
             name: workload.name.to_string(),
             uid: workload.uid.to_string(),
         }
+    }
+
+    /// A pool.
+    pub fn pool(name: &str, uid: &str) -> Self {
+        Self { kind: "NodePool", ..Self::claim(name, uid) }
     }
 
     /// A claim.

@@ -309,6 +309,7 @@ fn instance(cores: i64) -> Arc<InstanceType> {
         capacity_type,
         price: MicroDollarsPerHour(cores * 500 * share),
         available: true,
+        reserved: None,
     };
     Arc::new(InstanceType {
         name: name.into(),

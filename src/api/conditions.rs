@@ -31,7 +31,8 @@ pub const CONSISTENT_STATE_FOUND: &str = "ConsistentStateFound";
 /// NodeClaim: why the node is being ended.
 pub const DISRUPTION_REASON: &str = "DisruptionReason";
 
-/// `NodePool`, `EC2NodeClass`, `RequestPolicy`: the object passed the run-time validation.
+/// `NodePool`, `NodeOverlay`, `EC2NodeClass`, `RequestPolicy`: the object passed the run-time
+/// validation.
 pub const VALIDATION_SUCCEEDED: &str = "ValidationSucceeded";
 /// NodePool: the referenced class exists and is ready.
 pub const NODE_CLASS_READY: &str = "NodeClassReady";
@@ -55,6 +56,8 @@ pub const CAPACITY_RESERVATIONS_READY: &str = "CapacityReservationsReady";
 pub const NODE_CLAIM_ROOT: &[&str] = &[LAUNCHED, REGISTERED, INITIALIZED];
 /// What a NodePool's root condition depends on.
 pub const NODE_POOL_ROOT: &[&str] = &[VALIDATION_SUCCEEDED, NODE_CLASS_READY];
+/// What a NodeOverlay's root condition depends on.
+pub const NODE_OVERLAY_ROOT: &[&str] = &[VALIDATION_SUCCEEDED];
 /// What an `EC2NodeClass`'s root condition depends on.
 pub const EC2_NODE_CLASS_ROOT: &[&str] = &[
     AMIS_READY,

@@ -10,13 +10,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::{DemandProfile, EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
+use super::{
+    DemandProfile, EC2NodeClass, NodeClaim, NodeOverlay, NodePool, RequestPolicy, Reservation,
+};
 
 /// All definitions, ordered by name. The same at every call.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut all = vec![
         NodePool::crd(),
         NodeClaim::crd(),
+        NodeOverlay::crd(),
         EC2NodeClass::crd(),
         RequestPolicy::crd(),
         Reservation::crd(),
@@ -194,6 +197,8 @@ mod tests {
             "Drifted",
         ];
         assert_eq!(columns("NodeClaim"), claim);
+        assert_eq!(columns("NodeOverlay"), ["Ready", "Age", "Weight"]);
+        assert_eq!(find("NodeOverlay").spec.names.short_names.as_deref().unwrap(), ["overlays"]);
         let names = &find("EC2NodeClass").spec.names;
         assert_eq!(names.plural, "ec2nodeclasses");
         assert_eq!(names.short_names.as_deref().unwrap(), ["ec2nc", "ec2ncs"]);

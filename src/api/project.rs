@@ -11,12 +11,15 @@ use super::common::{
 use super::conditions;
 use super::duration::{GoDuration, NillableDuration};
 use super::nodeclaim::NodeClaim;
+use super::nodeoverlay::NodeOverlay;
 use super::nodepool::{
     ConsolidationPolicy as ConsolidationPolicySpec, NodeClaimTemplate, NodePool,
 };
+use super::validate::validate_nodeoverlay;
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
+use crate::model::overlay::{Overlay, PriceChange};
 use crate::model::pool::{ClassRef, ConsolidationPolicy, Pool};
 use crate::model::quantity::Quantity;
 use crate::model::requirement::{self, Expression, Requirement, Requirements};
@@ -75,7 +78,7 @@ pub fn pool(object: &NodePool, ready: bool) -> Pool {
             }
             ConsolidationPolicySpec::Balanced => ConsolidationPolicy::Balanced,
         },
-        fixed: object.spec.replicas.is_some(),
+        replicas: object.spec.replicas.map(|count| u32::try_from(count).unwrap_or(0)),
         hash: template_hash(template).into(),
         ready: ready && object.metadata.deletion_timestamp.is_none(),
     }
@@ -123,6 +126,27 @@ pub fn claim(object: &NodeClaim) -> Claim {
         expire_after: nillable(&object.spec.expire_after),
         termination_grace: object.spec.termination_grace_period.as_ref().map(seconds),
         finalizers: object.finalizers().iter().map(|name| (&**name).into()).collect(),
+    }
+}
+
+/// The overlay of an object, with what is wrong with it.
+pub fn overlay(object: &NodeOverlay) -> Overlay {
+    let spec = &object.spec;
+    let expressions: Vec<_> =
+        spec.requirements.iter().map(|one| RequirementSpec::from(one).expression()).collect();
+    let price = spec.price.as_deref().and_then(PriceChange::to);
+    let adjustment = spec.price_adjustment.as_deref().and_then(PriceChange::by);
+    let errors = validate_nodeoverlay(object);
+    let fault = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Overlay {
+        name: object.name_any().into(),
+        weight: spec.weight.unwrap_or(0),
+        requirements: Requirements::from_expressions(&expressions),
+        price: price.or(adjustment),
+        capacity: amounts(&spec.capacity)
+            .map(|(name, quantity)| (Arc::from(name), Resources::amount(name, quantity)))
+            .collect(),
+        fault: (!fault.is_empty()).then(|| fault.into()),
     }
 }
 

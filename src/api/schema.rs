@@ -13,6 +13,7 @@ use super::crd::{crds, schema_of};
 use super::duration::{DURATION_PATTERN, NILLABLE_PATTERN};
 use super::ec2nodeclass::hardware::VOLUME_SIZE_PATTERN;
 use super::labels::nearest;
+use super::nodeoverlay::{ADJUSTMENT_PATTERN, PRICE_PATTERN};
 use super::validate::FieldError;
 use crate::model::quantity::Quantity;
 
@@ -68,6 +69,10 @@ fn example(pattern: &str) -> Option<&'static str> {
         VALUE_PATTERN => "at most 63 letters, digits, '-', '_' or '.'",
         DURATION_PATTERN => "a duration such as 30s, 5m or 1h30m",
         NILLABLE_PATTERN => "a duration such as 30s, 5m or 1h30m, or Never",
+        PRICE_PATTERN => "dollars per hour such as 0.25",
+        ADJUSTMENT_PATTERN => {
+            "dollars per hour with a sign such as -0.05, or a share with a sign such as +10%"
+        }
         VOLUME_SIZE_PATTERN => "a size such as 100Gi",
         _ => return None,
     })

@@ -6,6 +6,7 @@
 
 mod ec2nodeclass;
 mod kubelet;
+mod nodeoverlay;
 mod nodepool;
 mod requestpolicy;
 mod requirements;
@@ -17,7 +18,9 @@ use serde_json::Value;
 
 use super::common::CelRule;
 use super::schema::inspect;
-use super::{DemandProfile, EC2NodeClass, NodeClaim, NodePool, RequestPolicy, Reservation};
+use super::{
+    DemandProfile, EC2NodeClass, NodeClaim, NodeOverlay, NodePool, RequestPolicy, Reservation,
+};
 
 /// The longest value that is repeated in a message, in characters.
 const LONGEST_VALUE: usize = 120;
@@ -129,6 +132,13 @@ pub fn validate_nodeclaim(claim: &NodeClaim) -> Vec<FieldError> {
     report.errors
 }
 
+/// Everything that is wrong with a NodeOverlay by itself.
+pub fn validate_nodeoverlay(overlay: &NodeOverlay) -> Vec<FieldError> {
+    let mut report = Report::of("NodeOverlay", overlay);
+    nodeoverlay::overlay(&mut report, overlay);
+    report.errors
+}
+
 /// Everything that is wrong with an `EC2NodeClass`.
 pub fn validate_ec2nodeclass(class: &EC2NodeClass) -> Vec<FieldError> {
     let mut report = Report::of("EC2NodeClass", class);
@@ -192,6 +202,7 @@ mod tests {
         match object["kind"].as_str().unwrap() {
             "NodePool" => check(object, validate_nodepool),
             "NodeClaim" => check(object, validate_nodeclaim),
+            "NodeOverlay" => check(object, validate_nodeoverlay),
             "EC2NodeClass" => check(object, validate_ec2nodeclass),
             "RequestPolicy" => check(object, validate_requestpolicy),
             "Reservation" => check(object, validate_reservation),
@@ -297,6 +308,24 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(found.len(), 8);
+    }
+
+    #[test]
+    fn an_overlay_is_held_against_what_its_numbers_mean() {
+        let overlay = json!({
+            "apiVersion": "karpenter.sh/v1alpha1", "kind": "NodeOverlay", "metadata": {"name": "o"},
+            "spec": {
+                "requirements": [{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["Spot"]}],
+                "capacity": {"example.com/card": -1}, "price": "1".repeat(65),
+            },
+        });
+        let long = format!("spec.price: \"{}\": is not a price; write fewer digits", "1".repeat(65));
+        let expected = [
+            "spec.requirements[0].values: \"Spot\": must name at least 1 of on-demand, spot, reserved",
+            "spec.capacity[example.com/card]: \"-1\": must not be negative",
+            &*long,
+        ];
+        assert_eq!(judge(overlay), expected);
     }
 
     #[test]

@@ -148,9 +148,10 @@ pub async fn serve(
     let policies = policies::follow(&watches, options.rules);
     tracker.spawn(workloads(watches, policies, outbox.clone()));
     let (snapshots, classes) = (decider.snapshots(), decider.classes());
+    let offers = decider.catalogs();
     if let Some(Inbox { intents, questions }) = heard {
         tracker.spawn(forward(intents, outbox.clone(), cancel.clone()));
-        let quotes = quotes::run(questions, snapshots.clone(), decider.catalogs());
+        let quotes = quotes::run(questions, snapshots.clone(), offers.clone());
         let cancel = cancel.clone();
         tracker.spawn(async move { cancel.run_until_cancelled(quotes).await });
     }
@@ -185,7 +186,8 @@ pub async fn serve(
     );
     spawn("reservations", Box::pin(reservations::run(context.clone(), ledger, leads.clone())));
     spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
-    spawn("status", Box::pin(status::run(context, snapshots.clone(), classes, leads.clone())));
+    let told = status::run(context, snapshots.clone(), classes, offers, leads.clone());
+    spawn("status", Box::pin(told));
     let (ready, readiness) = watch::channel(false);
     let served = health::serve(options.metrics_listen, registry, readiness, cancel.clone());
     let ended = cancel.clone();

@@ -12,16 +12,22 @@ use super::Provider;
 use super::network;
 use super::pricing::PriceList;
 use super::types::TypeTable;
+use crate::api::ec2nodeclass::status::{CapacityReservation, ReservationState, ReservationType};
 use crate::api::ec2nodeclass::{AmiStatus, EC2NodeClass, EC2NodeClassSpec, SubnetStatus};
 use crate::cloud::facts::{Facts, Zone};
 use crate::cloud::kubelet::KubeletError;
 use crate::cloud::offerings::Unavailable;
 use crate::cloud::settings::ClassSettings;
 use crate::cloud::{ClassCatalog, CloudError};
-use crate::model::instance::{CapacityType, InstanceType, Offering};
+use crate::model::instance::{self as model, CapacityType, InstanceType, Offering, Reserved};
+use crate::model::money::MicroDollarsPerHour;
 use crate::model::requirement::{Requirements, Texts};
 
 type TypeList = Arc<[Arc<InstanceType>]>;
+
+/// The part of the list price that reserved capacity counts as. The field's is a ten-millionth, for
+/// which micro-dollars are too coarse.
+const RESERVED_SHARE: i64 = 10_000;
 
 /// Catalogs of the classes, and the shortages that all of them share.
 #[derive(Debug, Default)]
@@ -53,6 +59,8 @@ struct Parts {
     settings: ClassSettings,
     subnets: Vec<SubnetStatus>,
     amis: Vec<AmiStatus>,
+    /// Reservations, with the instances that they have left.
+    reservations: Vec<(CapacityReservation, u32)>,
     types: Arc<TypeTable>,
     prices: Arc<PriceList>,
 }
@@ -64,6 +72,7 @@ impl PartialEq for Parts {
             && self.settings == other.settings
             && self.subnets == other.subnets
             && self.amis == other.amis
+            && self.reservations == other.reservations
     }
 }
 
@@ -97,6 +106,11 @@ impl Provider {
             settings,
             subnets: status.subnets.clone(),
             amis: status.amis.clone(),
+            reservations: status
+                .capacity_reservations
+                .iter()
+                .map(|one| (one.clone(), self.reservations.left(&one.id)))
+                .collect(),
             types: self.type_table(now).await?,
             prices: self.price_list(),
         };
@@ -150,27 +164,56 @@ impl Parts {
     }
 
     fn offerings(&self, facts: &Facts, zones: &[Zone]) -> Option<Vec<Offering>> {
-        let on_demand = self.prices.on_demand(&facts.name)?;
-        let offered = self.types.zones.get(&facts.name)?;
+        let on_demand = self.prices.on_demand(&facts.name);
         let compatible = facts.incompatibility(&self.settings).is_none();
         let mut offerings = Vec::new();
-        for zone in zones.iter().filter(|zone| offered.contains(&zone.name)) {
-            let mut offer = |capacity_type, price: Option<_>| {
-                offerings.push(Offering {
-                    zone: Arc::clone(&zone.name),
-                    capacity_type,
-                    price: price.unwrap_or(on_demand),
-                    available: compatible && price.is_some(),
-                });
-            };
-            if facts.spot {
-                offer(CapacityType::Spot, self.prices.spot(&facts.name, &zone.name));
-            }
-            if facts.on_demand {
-                offer(CapacityType::OnDemand, Some(on_demand));
+        if let (Some(on_demand), Some(offered)) = (on_demand, self.types.zones.get(&facts.name)) {
+            for zone in zones.iter().filter(|zone| offered.contains(&zone.name)) {
+                let mut offer = |capacity_type, price: Option<_>| {
+                    offerings.push(Offering {
+                        zone: Arc::clone(&zone.name),
+                        capacity_type,
+                        price: price.unwrap_or(on_demand),
+                        available: compatible && price.is_some(),
+                        reserved: None,
+                    });
+                };
+                if facts.spot {
+                    offer(CapacityType::Spot, self.prices.spot(&facts.name, &zone.name));
+                }
+                if facts.on_demand {
+                    offer(CapacityType::OnDemand, Some(on_demand));
+                }
             }
         }
+        let of_type = |(one, _): &&(CapacityReservation, u32)| *one.instance_type == *facts.name;
+        for (one, left) in self.reservations.iter().filter(of_type) {
+            let in_zone = |zone: &&Zone| *zone.name == *one.availability_zone;
+            let Some(zone) = zones.iter().find(in_zone) else { continue };
+            let usable = compatible && *left > 0 && one.state == ReservationState::Active;
+            offerings.push(Offering {
+                zone: Arc::clone(&zone.name),
+                capacity_type: CapacityType::Reserved,
+                price: reserved_price(on_demand),
+                available: usable,
+                reserved: Some(Reserved { reservation: Arc::new(reservation(one)), left: *left }),
+            });
+        }
         (!offerings.is_empty()).then_some(offerings)
+    }
+}
+
+/// What reserved capacity counts as: nearly nothing, since it is paid for, and in the proportion of
+/// list prices, so that small nodes are used for little.
+fn reserved_price(on_demand: Option<MicroDollarsPerHour>) -> MicroDollarsPerHour {
+    MicroDollarsPerHour((on_demand.unwrap_or_default().0 / RESERVED_SHARE).max(1))
+}
+
+fn reservation(status: &CapacityReservation) -> model::CapacityReservation {
+    model::CapacityReservation {
+        id: (&*status.id).into(),
+        block: status.reservation_type == ReservationType::CapacityBlock,
+        interruptible: status.interruptible == Some(true),
     }
 }
 

@@ -12,7 +12,8 @@ use aws_sdk_ec2::operation::create_fleet::CreateFleetOutput;
 use aws_sdk_ec2::types::{
     DefaultTargetCapacityType, FleetLaunchTemplateConfigRequest,
     FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
-    FleetOnDemandAllocationStrategy, FleetType, OnDemandOptionsRequest, ResourceType,
+    FleetOnDemandAllocationStrategy, FleetReservationType, FleetType, OnDemandOptionsRequest,
+    ReservedCapacityOptionsRequest, ResourceType,
     SpotAllocationStrategy, SpotOptionsRequest, TargetCapacitySpecificationRequest,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +27,7 @@ use super::tags;
 use crate::api::conditions::{self, ConditionStatus};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{CloudError, Instance, LaunchOption, LaunchOrder, LaunchResult};
-use crate::model::instance::CapacityType;
+use crate::model::instance::{CapacityReservation, CapacityType};
 
 /// EC2 takes no more overrides than this in one call.
 const MAX_OVERRIDES: usize = 300;
@@ -53,6 +54,10 @@ struct Request {
     token: String,
     count: i32,
     capacity_type: CapacityType,
+    /// The reservation that the call draws on.
+    reservation: Option<Arc<CapacityReservation>>,
+    /// Whether EC2 is to keep to our order where it would go by its own prices.
+    in_order: bool,
     context: Option<String>,
     tags: BTreeMap<String, String>,
     groups: Vec<Group>,
@@ -100,8 +105,14 @@ impl Provider {
         now: Timestamp,
     ) -> Result<Arc<Request>, CloudError> {
         let fingerprint = format!(
-            "{} {} {:?} {:?} {:?} {:?}",
-            order.pool, order.count, order.options, order.labels, order.taints, order.tags
+            "{} {} {:?} {} {:?} {:?} {:?}",
+            order.pool,
+            order.count,
+            order.options,
+            order.priced_by_overlay,
+            order.labels,
+            order.taints,
+            order.tags
         );
         let known = self.sent.0.get(&order.token, now);
         if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
@@ -152,6 +163,8 @@ impl Provider {
             token: order.token.clone(),
             count: i32::try_from(order.count).unwrap_or(i32::MAX),
             capacity_type: first.option.capacity_type,
+            reservation: first.option.reservation.clone(),
+            in_order: order.priced_by_overlay,
             context: order.class.spec.context.clone(),
             tags,
             groups,
@@ -169,11 +182,12 @@ impl Provider {
             aws_smithy_runtime_api::client::orchestrator::HttpResponse,
         >,
     > {
-        let spot = request.capacity_type == CapacityType::Spot;
-        let target = if spot {
-            DefaultTargetCapacityType::Spot
-        } else {
-            DefaultTargetCapacityType::OnDemand
+        let market = request.market();
+        let target = match market {
+            Market::Spot => DefaultTargetCapacityType::Spot,
+            Market::OnDemand => DefaultTargetCapacityType::OnDemand,
+            Market::Block => DefaultTargetCapacityType::CapacityBlock,
+            Market::Interruptible => DefaultTargetCapacityType::ReservedCapacity,
         };
         let capacity = TargetCapacitySpecificationRequest::builder()
             .total_target_capacity(request.count)
@@ -188,14 +202,31 @@ impl Provider {
             .set_launch_template_configs(Some(request.configs()))
             .set_context(request.context.clone());
         // The strategy is always said: EC2's own default is not what we want.
-        call = if spot {
-            let strategy = SpotAllocationStrategy::PriceCapacityOptimized;
-            call.spot_options(SpotOptionsRequest::builder().allocation_strategy(strategy).build())
-        } else {
-            let strategy = FleetOnDemandAllocationStrategy::LowestPrice;
-            call.on_demand_options(
-                OnDemandOptionsRequest::builder().allocation_strategy(strategy).build(),
-            )
+        call = match market {
+            Market::Spot => {
+                let strategy = if request.in_order {
+                    SpotAllocationStrategy::CapacityOptimizedPrioritized
+                } else {
+                    SpotAllocationStrategy::PriceCapacityOptimized
+                };
+                let options = SpotOptionsRequest::builder().allocation_strategy(strategy);
+                call.spot_options(options.build())
+            }
+            Market::OnDemand => {
+                let strategy = if request.in_order {
+                    FleetOnDemandAllocationStrategy::Prioritized
+                } else {
+                    FleetOnDemandAllocationStrategy::LowestPrice
+                };
+                let options = OnDemandOptionsRequest::builder().allocation_strategy(strategy);
+                call.on_demand_options(options.build())
+            }
+            Market::Block => call,
+            Market::Interruptible => {
+                let kind = FleetReservationType::InterruptibleCapacityReservation;
+                let options = ReservedCapacityOptionsRequest::builder().reservation_types(kind);
+                call.reserved_capacity_options(options.build())
+            }
         };
         for kind in [ResourceType::Instance, ResourceType::Volume, ResourceType::Fleet] {
             call = call.tag_specifications(tags::specification(kind, &request.tags));
@@ -278,6 +309,10 @@ impl Provider {
             }
             return request.options(|o| Some(&*o.subnet) == subnet);
         }
+        if let Some(reservation) = &request.reservation {
+            self.reservations.exhaust(&reservation.id);
+            return request.options(|_| true);
+        }
         let gone = request.options(|o| {
             kind.is_none_or(|kind| kind == &*o.option.instance_type)
                 && zone.is_none_or(|zone| zone == &*o.option.zone)
@@ -290,6 +325,10 @@ impl Provider {
 
     /// Remembers all options of a request as short.
     fn no_capacity(&self, request: &Request, message: String, now: Timestamp) -> CloudError {
+        if let Some(reservation) = &request.reservation {
+            self.reservations.exhaust(&reservation.id);
+            return CloudError::InsufficientCapacity { message };
+        }
         let mut unavailable = self.catalogs.unavailable.lock();
         for Override { option, .. } in &request.overrides {
             unavailable.mark(&option.instance_type, &option.zone, option.capacity_type, now);
@@ -322,6 +361,9 @@ impl Provider {
             let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
             self.network.take(subnet, count.saturating_mul(group.max_pods));
         }
+        if let Some(reservation) = &request.reservation {
+            self.reservations.launched(&reservation.id, u32::try_from(ids.len()).unwrap_or(0));
+        }
         let image = group.map(|group| &*group.template.image).unwrap_or_default();
         ids.iter()
             .map(|id| Instance {
@@ -329,6 +371,7 @@ impl Provider {
                 instance_type: kind.into(),
                 zone: zone.into(),
                 capacity_type: Some(request.capacity_type),
+                reservation: request.reservation.clone(),
                 image_id: image.into(),
                 pool: Arc::clone(&order.pool),
                 tags: request.tags.clone(),
@@ -339,7 +382,25 @@ impl Provider {
     }
 }
 
+/// How EC2 sells what a call buys. Ordinary reservations are drawn on by on-demand instances.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Market {
+    Spot,
+    OnDemand,
+    Block,
+    Interruptible,
+}
+
 impl Request {
+    fn market(&self) -> Market {
+        match self.reservation.as_deref() {
+            _ if self.capacity_type == CapacityType::Spot => Market::Spot,
+            Some(reservation) if reservation.block => Market::Block,
+            Some(reservation) if reservation.interruptible => Market::Interruptible,
+            _ => Market::OnDemand,
+        }
+    }
+
     fn configs(&self) -> Vec<FleetLaunchTemplateConfigRequest> {
         let config = |(index, group): (usize, &Group)| {
             let overrides: Vec<_> = self
@@ -375,11 +436,14 @@ impl Request {
     }
 }
 
-/// The order with the options of one capacity type and at most sixty types. Reserved capacity is
-/// not sold here, so such options are passed over.
+/// The order with the options of one capacity type, or one reservation, and at most sixty types.
+/// Reserved capacity without a reservation is nothing that EC2 sells.
 fn narrowed(order: &LaunchOrder) -> LaunchOrder {
-    let sold = |option: &&LaunchOption| option.capacity_type != CapacityType::Reserved;
-    let chosen = order.options.iter().find(sold).map(|option| option.capacity_type);
+    let sold = |option: &&LaunchOption| {
+        option.capacity_type != CapacityType::Reserved || option.reservation.is_some()
+    };
+    let way = |option: &LaunchOption| (option.capacity_type, option.reservation.clone());
+    let chosen = order.options.iter().find(sold).map(way);
     let on_demand = order
         .options
         .iter()
@@ -390,7 +454,7 @@ fn narrowed(order: &LaunchOrder) -> LaunchOrder {
     let options = order
         .options
         .iter()
-        .filter(|option| Some(option.capacity_type) == chosen)
+        .filter(|option| Some(way(option)) == chosen)
         .filter(|option| {
             option.capacity_type != CapacityType::Spot
                 || on_demand.is_none_or(|limit| option.price <= limit)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{Filter, InstanceLifecycleType, InstanceStateName, Tag};
+use aws_sdk_ec2::types::{
+    CapacityReservationPreference, Filter, InstanceLifecycleType, InstanceStateName, Tag,
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -12,7 +14,7 @@ use super::Provider;
 use super::error::from_sdk;
 use super::tags;
 use crate::cloud::{CloudError, Instance};
-use crate::model::instance::CapacityType;
+use crate::model::instance::{CapacityReservation, CapacityType};
 
 /// States of instances that are not yet gone.
 const PRESENT: [&str; 5] = ["pending", "running", "shutting-down", "stopped", "stopping"];
@@ -169,6 +171,25 @@ fn present(instance: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
     let zone = instance.placement()?.availability_zone()?;
     let spot = instance.instance_lifecycle() == Some(&InstanceLifecycleType::Spot)
         || instance.spot_instance_request_id().is_some_and(|request| !request.is_empty());
+    let only = instance
+        .capacity_reservation_specification()
+        .and_then(|specification| specification.capacity_reservation_preference())
+        .is_some_and(|it| *it == CapacityReservationPreference::CapacityReservationsOnly);
+    // An instance that fell into an open reservation by itself was not bought as reserved.
+    let reservation = instance.capacity_reservation_id().filter(|_| only).map(|id| {
+        let lifecycle = instance.instance_lifecycle();
+        Arc::new(CapacityReservation {
+            id: id.into(),
+            block: lifecycle == Some(&InstanceLifecycleType::CapacityBlock),
+            interruptible: lifecycle
+                == Some(&InstanceLifecycleType::InterruptibleCapacityReservation),
+        })
+    });
+    let capacity_type = match (&reservation, spot) {
+        (Some(_), _) => CapacityType::Reserved,
+        (None, true) => CapacityType::Spot,
+        (None, false) => CapacityType::OnDemand,
+    };
     let tags: BTreeMap<String, String> = instance
         .tags()
         .iter()
@@ -178,7 +199,8 @@ fn present(instance: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
         provider_id: provider_id(zone, id),
         instance_type: instance.instance_type()?.as_str().into(),
         zone: zone.into(),
-        capacity_type: Some(if spot { CapacityType::Spot } else { CapacityType::OnDemand }),
+        capacity_type: Some(capacity_type),
+        reservation,
         image_id: instance.image_id().unwrap_or_default().into(),
         pool: tags.get(tags::POOL).map(String::as_str).unwrap_or_default().into(),
         tags,

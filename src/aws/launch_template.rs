@@ -16,11 +16,11 @@ use super::Provider;
 use super::catalog::{image_of, images};
 use super::error::{code, from_sdk};
 use super::profile::gone_is_fine;
-use super::request::Template;
+use super::request::{ReservationTarget, Template};
 use super::tags;
 use super::userdata::{Node, with_capacity_type};
 use crate::cloud::settings::ClassSettings;
-use crate::cloud::{CloudError, LaunchOrder};
+use crate::cloud::{CloudError, LaunchOption, LaunchOrder};
 use crate::model::instance::CapacityType;
 
 /// Prefix of the names of our templates.
@@ -104,7 +104,7 @@ impl Provider {
             .into_iter()
             .map(|((image, max_pods, efa), types)| {
                 let template =
-                    self.template(order, &settings, first.capacity_type, image, max_pods, efa)?;
+                    self.template(order, &settings, first, image, max_pods, efa)?;
                 let name = format!("{PREFIX}{}", template.digest());
                 Ok(Group { name, template: Arc::new(template), types, max_pods })
             })
@@ -115,14 +115,14 @@ impl Provider {
         &self,
         order: &LaunchOrder,
         settings: &ClassSettings,
-        capacity_type: CapacityType,
+        first: &LaunchOption,
         image: &str,
         max_pods: i64,
         efa: u32,
     ) -> Result<Template, CloudError> {
         let spec = &order.class.spec;
         let status = order.class.status.as_ref();
-        let labels = with_capacity_type(&order.labels, capacity_type.label());
+        let labels = with_capacity_type(&order.labels, first.capacity_type.label());
         let node = Node {
             cluster: &self.settings,
             family: settings.family,
@@ -153,7 +153,8 @@ impl Provider {
             nested_virtualization: settings.nested_virtualization,
             placement_group: spec.placement_group_selector.clone(),
             enclave: order.requests.get("eks.amazonaws.com/nitro-sandbox") > 0,
-            spot: capacity_type == CapacityType::Spot,
+            spot: first.capacity_type == CapacityType::Spot,
+            reservation: first.reservation.as_deref().map(ReservationTarget::from),
             tags: tags::of_class(&order.class, &self.settings.cluster_name, Some(&*order.pool)),
         })
     }

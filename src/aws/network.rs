@@ -89,7 +89,7 @@ pub(super) fn tag_filter(key: &str, value: &str) -> Filter {
     }
 }
 
-fn tag_filters(tags: &BTreeMap<String, String>) -> Vec<Filter> {
+pub(super) fn tag_filters(tags: &BTreeMap<String, String>) -> Vec<Filter> {
     tags.iter().map(|(key, value)| tag_filter(key, value)).collect()
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{
+    CapacityReservationPreference, CapacityReservationTarget,
     ConnectionTrackingSpecificationRequest, LaunchTemplateBlockDeviceMappingRequest,
-    LaunchTemplateCpuOptionsRequest, LaunchTemplateEbsBlockDeviceRequest,
+    LaunchTemplateCapacityReservationSpecificationRequest, LaunchTemplateCpuOptionsRequest, LaunchTemplateEbsBlockDeviceRequest,
     LaunchTemplateEnclaveOptionsRequest, LaunchTemplateIamInstanceProfileSpecificationRequest,
-    LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateInstanceMetadataTagsState,
+    LaunchTemplateInstanceMarketOptionsRequest, LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateInstanceMetadataTagsState,
     LaunchTemplateInstanceNetworkInterfaceSpecificationRequest, LaunchTemplatePlacementRequest,
-    LaunchTemplateTagSpecificationRequest, LaunchTemplatesMonitoringRequest,
+    LaunchTemplateTagSpecificationRequest, LaunchTemplatesMonitoringRequest, MarketType,
     NestedVirtualizationSpecification, RequestLaunchTemplateData, ResourceType, VolumeType,
 };
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::api::ec2nodeclass::{
     NetworkInterface, PlacementGroupSelector,
 };
 use crate::cloud::settings::gibibytes;
+use crate::model::instance::CapacityReservation;
 use crate::model::digest::hex;
 
 type InterfaceRequest = LaunchTemplateInstanceNetworkInterfaceSpecificationRequest;
@@ -58,8 +60,39 @@ pub(super) struct Template {
     pub(super) enclave: bool,
     /// Whether instances are bought as spot.
     pub(super) spot: bool,
+    /// The reservation that instances are launched into.
+    pub(super) reservation: Option<ReservationTarget>,
     /// Tags of the template and of what it makes.
     pub(super) tags: BTreeMap<String, String>,
+}
+
+/// A capacity reservation, as a template names it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ReservationTarget {
+    id: String,
+    block: bool,
+    interruptible: bool,
+}
+
+impl From<&CapacityReservation> for ReservationTarget {
+    fn from(reservation: &CapacityReservation) -> Self {
+        Self {
+            id: reservation.id.to_string(),
+            block: reservation.block,
+            interruptible: reservation.interruptible,
+        }
+    }
+}
+
+impl ReservationTarget {
+    /// The market that the reservation belongs to, where EC2 wants it named.
+    fn market(&self) -> Option<MarketType> {
+        match (self.block, self.interruptible) {
+            (true, _) => Some(MarketType::CapacityBlock),
+            (false, true) => Some(MarketType::InterruptibleCapacityReservation),
+            (false, false) => None,
+        }
+    }
 }
 
 impl Template {
@@ -83,6 +116,7 @@ impl Template {
             .iam_instance_profile(profile)
             .set_block_device_mappings((!volumes.is_empty()).then_some(volumes))
             .metadata_options(self.metadata_options())
+            .capacity_reservation_specification(self.reservation_specification())
             .set_tag_specifications(Some(self.tag_specifications()))
             .set_placement(self.placement_group.as_ref().map(|group| {
                 LaunchTemplatePlacementRequest::builder()
@@ -93,6 +127,10 @@ impl Template {
         if let Some(enabled) = self.monitoring {
             data = data
                 .monitoring(LaunchTemplatesMonitoringRequest::builder().enabled(enabled).build());
+        }
+        if let Some(market) = self.reservation.as_ref().and_then(ReservationTarget::market) {
+            let options = LaunchTemplateInstanceMarketOptionsRequest::builder();
+            data = data.instance_market_options(options.market_type(market).build());
         }
         if self.nested_virtualization {
             let enabled = NestedVirtualizationSpecification::Enabled;
@@ -124,6 +162,21 @@ impl Template {
             // Our tag keys have slashes, which this feature refuses.
             .instance_metadata_tags(LaunchTemplateInstanceMetadataTagsState::Disabled)
             .build()
+    }
+
+    /// The named reservation and nothing else; without one none at all, not even an open one, whose
+    /// instances are counted for those that name it.
+    fn reservation_specification(&self) -> LaunchTemplateCapacityReservationSpecificationRequest {
+        let request = LaunchTemplateCapacityReservationSpecificationRequest::builder();
+        let Some(reservation) = &self.reservation else {
+            return request
+                .capacity_reservation_preference(CapacityReservationPreference::None)
+                .build();
+        };
+        let only = CapacityReservationPreference::CapacityReservationsOnly;
+        let target =
+            CapacityReservationTarget::builder().capacity_reservation_id(&reservation.id).build();
+        request.capacity_reservation_preference(only).capacity_reservation_target(target).build()
     }
 
     fn tag_specifications(&self) -> Vec<LaunchTemplateTagSpecificationRequest> {

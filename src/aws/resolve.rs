@@ -24,11 +24,12 @@ impl Provider {
         now: Timestamp,
     ) -> Result<EC2NodeClassStatus, CloudError> {
         let spec = &class.spec;
-        let (subnets, groups, amis, profile, types, ()) = futures::join!(
+        let (subnets, groups, amis, profile, reservations, types, ()) = futures::join!(
             self.subnets(spec),
             self.security_groups(spec),
             self.images(spec, now),
             self.instance_profile(class, now),
+            self.capacity_reservations(spec, now),
             self.refresh_types(now),
             self.refresh_prices(now),
         );
@@ -59,9 +60,21 @@ impl Provider {
         status.instance_profile = profiles.pop();
         verdicts.push(("InstanceProfileReady", verdict));
         verdicts.push(("ValidationSucceeded", self.validate(class)));
-        let previous = class.status.as_ref().map(|status| status.conditions.clone());
+        let previous = class.status.clone().unwrap_or_default();
+        let verdict = match reservations {
+            Ok(list) => {
+                status.capacity_reservations = list;
+                Ok(())
+            }
+            // Nodes can be bought without them.
+            Err(error) => {
+                status.capacity_reservations = previous.capacity_reservations;
+                Err(("CapacityReservationsNotRead", error.to_string()))
+            }
+        };
+        verdicts.push((conditions::CAPACITY_RESERVATIONS_READY, verdict));
         status.conditions =
-            conditions_of(previous.unwrap_or_default(), verdicts, class.metadata.generation, now);
+            conditions_of(previous.conditions, verdicts, class.metadata.generation, now);
         self.sweep_templates(now).await;
         Ok(status)
     }
@@ -150,7 +163,9 @@ fn conditions_of(
         match verdict {
             Ok(()) => write(kind, ConditionStatus::True, kind, ""),
             Err((reason, message)) => {
-                first_fault.get_or_insert_with(|| format!("{kind}=False: {message}"));
+                if kind != conditions::CAPACITY_RESERVATIONS_READY {
+                    first_fault.get_or_insert_with(|| format!("{kind}=False: {message}"));
+                }
                 write(kind, ConditionStatus::False, reason, &message);
             }
         }

@@ -187,6 +187,7 @@ fn offers(
         capacity_type,
         price: price.unwrap_or(on_demand),
         available: price.is_some(),
+        reserved: None,
     };
     let mut offers = Vec::new();
     if facts.spot {

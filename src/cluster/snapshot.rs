@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::model::claim::Claim;
 use crate::model::labels::Labels;
 use crate::model::node::Node;
+use crate::model::overlay::Overlay;
 use crate::model::pod::Pod;
 use crate::model::pool::Pool;
 use crate::model::volume::Volumes;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub claims: Arc<BTreeMap<Arc<str>, Arc<Claim>>>,
     /// Pools by name.
     pub pools: Arc<BTreeMap<Arc<str>, Arc<Pool>>>,
+    /// Overlays by name.
+    pub overlays: Arc<BTreeMap<Arc<str>, Arc<Overlay>>>,
     /// Workloads by kind, namespace and name.
     pub workloads: Arc<BTreeMap<(WorkloadKind, ObjectKey), Arc<Workload>>>,
     /// Labels of namespaces by name.

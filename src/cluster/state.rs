@@ -7,6 +7,7 @@ use super::snapshot::{ObjectKey, Snapshot};
 use crate::model::claim::Claim;
 use crate::model::labels::Labels;
 use crate::model::node::Node;
+use crate::model::overlay::Overlay;
 use crate::model::pod::{Images, Pod, PodShape};
 use crate::model::pool::Pool;
 use crate::model::volume::{CsiNode, PersistentVolume, StorageClass, VolumeClaim};
@@ -70,6 +71,8 @@ pub enum Event {
     Claims(Change<Arc<str>, Claim>),
     /// Pools.
     Pools(Change<Arc<str>, Pool>),
+    /// Overlays.
+    Overlays(Change<Arc<str>, Overlay>),
     /// Workloads of one kind.
     Workloads(WorkloadKind, Change<ObjectKey, Workload>),
     /// Namespaces with their labels.
@@ -85,11 +88,12 @@ pub enum Event {
 }
 
 /// Kinds that must have delivered a list before planning starts.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "pods",
     "nodes",
     "claims",
     "pools",
+    "overlays",
     "namespaces",
     "volume claims",
     "volumes",
@@ -173,6 +177,10 @@ impl State {
             Event::Pools(change) => (
                 listed(&change, "pools"),
                 change.fold_into(&mut snapshot.pools, |p| Arc::clone(&p.name)),
+            ),
+            Event::Overlays(change) => (
+                listed(&change, "overlays"),
+                change.fold_into(&mut snapshot.overlays, |o| Arc::clone(&o.name)),
             ),
             Event::Workloads(kind, change) => {
                 let listed = listed(&change, kind.name());
@@ -312,6 +320,7 @@ mod tests {
         state.apply(Event::Nodes(Change::Replace(Vec::new())));
         state.apply(Event::Claims(Change::Replace(Vec::new())));
         state.apply(Event::Pools(Change::Replace(Vec::new())));
+        state.apply(Event::Overlays(Change::Replace(Vec::new())));
         state.apply(Event::Namespaces(Change::Replace(Vec::new())));
         state.apply(Event::VolumeClaims(Change::Replace(Vec::new())));
         state.apply(Event::Volumes(Change::Replace(Vec::new())));

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::engine::Message;
 use super::{Clock, Context, Outcome};
 use crate::api::conditions;
-use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::ec2nodeclass::{EC2NodeClass, EC2NodeClassStatus};
 use crate::cloud::Cloud;
-use crate::plan::provision::{Catalog, Catalogs};
+use crate::plan::Catalog;
 use crate::server::ApiServer;
 
 /// How often classes are resolved again when nothing changes; the provider caches what is dear.
@@ -28,7 +28,7 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
 ) {
     loop {
         let now = classes.borrow_and_update().clone();
-        let mut catalogs = Catalogs::new();
+        let mut catalogs = BTreeMap::new();
         let leads = *lead.borrow();
         for (name, class) in now {
             if class.metadata.deletion_timestamp.is_some() {
@@ -65,7 +65,7 @@ async fn one<A: ApiServer, C: Cloud, K: Clock>(
     let ready = conditions::is_true(&status.conditions, conditions::READY);
     let changed = class.status.as_ref() != Some(&status);
     if leads && changed {
-        let outcome = match context.api.patch_class_status(name, json!(status)).await {
+        let outcome = match context.api.patch_class_status(name, written(&status)).await {
             Ok(()) => Outcome::Applied,
             Err(error) => Outcome::Failed(error.to_string()),
         };
@@ -82,5 +82,33 @@ async fn one<A: ApiServer, C: Cloud, K: Clock>(
             context.record("list_types", name, &Outcome::Failed(error.to_string()));
             None
         }
+    }
+}
+
+/// The status as a merge patch: what is no longer found is taken away.
+fn written(status: &EC2NodeClassStatus) -> Value {
+    let mut patch = json!(status);
+    for field in ["amis", "capacityReservations", "instanceProfile", "securityGroups", "subnets"] {
+        if patch.get(field).is_none() {
+            patch[field] = Value::Null;
+        }
+    }
+    patch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_taken_out_of_the_status() {
+        let status = EC2NodeClassStatus {
+            instance_profile: Some("p".to_owned()),
+            ..EC2NodeClassStatus::default()
+        };
+        let patch = written(&status);
+        assert_eq!(patch["instanceProfile"], "p");
+        assert!(patch.as_object().is_some_and(|map| map.contains_key("capacityReservations")));
+        assert!(patch["capacityReservations"].is_null());
     }
 }

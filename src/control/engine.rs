@@ -2,6 +2,8 @@
 
 mod claims;
 mod loops;
+mod overlays;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,10 +22,11 @@ use crate::demand::{Assignments, Ledger, Phase, Reservation};
 use crate::intent::Intent;
 use crate::model::claim::Claim;
 use crate::model::failure::Failure;
+use crate::model::labels;
 use crate::model::pod::Pod;
+use crate::model::requirement::{Requirement, Requirements};
 use crate::model::workload::WorkloadKind;
-use crate::plan::empty;
-use crate::plan::provision::{self, Catalog, Catalogs};
+use crate::plan::{Catalog, Catalogs, ClaimDraft, empty, fixed, provision};
 use crate::schedule::Hurry;
 use crate::server::{About, ApiServer};
 
@@ -48,7 +51,7 @@ pub enum Message {
     /// A change of the node classes.
     Classes(Change<Arc<str>, EC2NodeClass>),
     /// What the classes offer now.
-    Catalogs(Catalogs),
+    Catalogs(BTreeMap<Arc<str>, Catalog>),
     /// What one class offers now.
     Offers(Arc<str>, Catalog),
     /// A workload that admission has seen.
@@ -103,10 +106,15 @@ pub struct Engine<A, C, K> {
     /// See [`provision::ProvisionPlan::holds`].
     holds: BTreeSet<Arc<str>>,
     catalogs: watch::Sender<Catalogs>,
+    /// Whether pools, overlays or catalogs changed since overlays were laid.
+    unlaid: bool,
     /// Claims and launch groups with a task.
     busy: BTreeSet<Arc<str>>,
-    /// Claims that were created and have not come back through the watch, with the moment.
-    just_made: BTreeMap<Arc<str>, i64>,
+    /// Claims that were created and have not come back through the watch, with the moment and the
+    /// capacity reservation that they draw on.
+    just_made: BTreeMap<Arc<str>, (i64, Option<Arc<str>>)>,
+    /// Claims whose end was asked for and that the watch may show as if it was not, with the moment.
+    ending: BTreeMap<Arc<str>, i64>,
     /// Pods that were nominated and may not have come back through the watch, with the moment.
     nominated: BTreeMap<Arc<str>, i64>,
     /// When pods last came to or left a node.
@@ -145,8 +153,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             assignments: Assignments::default(),
             holds: BTreeSet::new(),
             catalogs: watch::Sender::default(),
+            unlaid: false,
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
+            ending: BTreeMap::new(),
             nominated: BTreeMap::new(),
             pod_events: BTreeMap::new(),
             dirty: None,
@@ -203,6 +213,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                         self.fold(message);
                     }
                     self.publish();
+                    self.lay_overlays().await;
                     if leads {
                         self.step_claims();
                     }
@@ -232,7 +243,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 let relevant = self.relevant(&event);
                 self.note_pods(&event);
                 self.note_pod_failures(&event);
-                if self.state.apply(event) && relevant {
+                let lays = matches!(event, Event::Pools(_) | Event::Overlays(_));
+                let changed = self.state.apply(event);
+                self.unlaid |= changed && lays;
+                if changed && relevant {
                     self.mark();
                 }
             }
@@ -255,13 +269,14 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 }
             }),
             Message::Catalogs(catalogs) => {
-                self.catalogs.send_replace(catalogs);
+                self.catalogs.send_modify(|known| self.unlaid |= known.replace(catalogs));
                 self.mark();
             }
             Message::Offers(class, catalog) => {
                 self.catalogs.send_modify(|catalogs| {
                     catalogs.insert(class, catalog);
                 });
+                self.unlaid = true;
                 self.mark();
             }
             Message::Intent(intent) => self.announce(&intent),
@@ -365,7 +380,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let now = self.now();
         self.just_made
-            .retain(|name, made| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
+            .retain(|name, (made, _)| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
         let just_made = self.just_made.clone();
         self.observe(&snapshot, now);
         let waiting: BTreeSet<Arc<str>> = snapshot
@@ -391,14 +406,18 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             .set(i64::try_from(self.ledger.iter().count()).unwrap_or(0));
         // Claims that the watch has not shown yet are in the way of nobody but must be counted.
         let mut with_made = snapshot.clone();
-        let missing: Vec<Arc<str>> = just_made.keys().cloned().collect();
-        if !missing.is_empty() {
+        if !just_made.is_empty() {
             let claims = Arc::make_mut(&mut with_made.claims);
-            for name in missing {
+            for (name, (_, reservation)) in just_made {
+                let mut requirements = Requirements::new();
+                if let Some(id) = reservation {
+                    requirements.insert(labels::RESERVATION_ID, Requirement::one_of([id]));
+                }
                 let pool = name.rsplit_once('-').map_or("", |(pool, _)| pool);
                 let claim = Claim {
                     name: Arc::clone(&name),
                     pool: pool.into(),
+                    requirements,
                     created_at: now,
                     ..Claim::default()
                 };
@@ -416,7 +435,17 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         };
         let started = Instant::now();
         let mut planned = tokio::task::spawn_blocking(move || {
-            provision::provision(&with_made, &ledger, &assignments, &catalogs, &settings, now, seed)
+            let missing = fixed::missing(&with_made, &assignments, &catalogs, now, seed);
+            let plan = provision::provision(
+                &with_made,
+                &ledger,
+                &assignments,
+                &catalogs,
+                &settings,
+                now,
+                seed,
+            );
+            (missing, plan)
         });
         let planned = match tokio::time::timeout(self.settings.plan_time, &mut planned).await {
             Ok(planned) => planned,
@@ -426,13 +455,15 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
         };
         self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
-        let plan = match planned {
-            Ok(plan) => plan,
+        let (missing, plan) = match planned {
+            Ok(planned) => planned,
             Err(error) => {
                 tracing::error!(%error, "planning broke off");
                 return;
             }
         };
+        self.tell_short(&missing.short, now);
+        self.buy(missing.claims, first, now);
         if !plan.violations.is_empty() {
             self.context.metrics.plans_rejected.inc();
             let first = plan.violations.first().map(ToString::to_string).unwrap_or_default();
@@ -450,14 +481,21 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let claims = plan.claims.len();
         tracing::info!(claims, cost = %plan.cost, ms = started.elapsed().as_millis(), "planned");
-        let mut groups: BTreeMap<Arc<str>, Vec<provision::ClaimDraft>> = BTreeMap::new();
-        for draft in plan.claims {
+        self.buy(plan.claims, first, now);
+    }
+
+    /// Creates and launches claims, by launch group.
+    fn buy(&mut self, claims: Vec<ClaimDraft>, first: Instant, now: i64) {
+        let mut groups: BTreeMap<Arc<str>, Vec<ClaimDraft>> = BTreeMap::new();
+        for draft in claims {
             self.assignments.assign(
                 Arc::clone(&draft.name),
                 draft.pods.clone(),
                 draft.capacity.clone(),
             );
-            self.just_made.insert(Arc::clone(&draft.name), now);
+            let reservation = draft.options.iter().find_map(|option| option.reservation.as_ref());
+            let reservation = reservation.map(|of| Arc::clone(&of.id));
+            self.just_made.insert(Arc::clone(&draft.name), (now, reservation));
             groups.entry(Arc::clone(&draft.group)).or_default().push(draft);
         }
         for (group, drafts) in groups {
@@ -538,10 +576,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let pod_events = &self.pod_events;
         let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
         let ends = empty::to_end(&snapshot, &self.assignments, &self.holds, &last_pod_event, now);
-        for (claim, reason) in ends {
+        let surplus = self.surplus(&snapshot, now).into_iter().map(|claim| (claim, "overprovisioned"));
+        for (claim, reason) in ends.into_iter().chain(surplus) {
             if (reason == "empty" && !planned) || !self.busy.insert(Arc::clone(&claim.name)) {
                 continue;
             }
+            self.ending.insert(Arc::clone(&claim.name), now);
             let (context, done) = (self.context.clone(), self.outbox.clone());
             self.spawn(async move {
                 lifecycle::give_up(&context, &claim, reason).await;

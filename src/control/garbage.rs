@@ -11,7 +11,7 @@ use super::{Clock, Context, Outcome, lifecycle};
 use crate::cloud::{Cloud, CloudError, Instance};
 use crate::cluster::Snapshot;
 use crate::model::claim::{Claim, ClaimStage};
-use crate::plan::provision::launch_group;
+use crate::plan::draft::launch_group;
 use crate::server::ApiServer;
 
 /// Time between rounds.

@@ -15,11 +15,13 @@ use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
-use crate::model::instance::InstanceType;
+use crate::model::instance::{Asked, InstanceType};
 use crate::model::labels::{self, Labels};
 use crate::model::pool::Pool;
 use crate::model::resources::Resources;
-use crate::plan::provision::{Catalog, Catalogs, ClaimDraft, LaunchChoice, registration_taints};
+use crate::plan::catalogs::PRICE_OVERLAY_APPLIED;
+use crate::plan::draft::{ClaimDraft, LaunchChoice, registration_taints};
+use crate::plan::{Catalog, Catalogs};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;
 
@@ -48,6 +50,8 @@ struct Group<'a> {
     class: &'a Arc<EC2NodeClass>,
     options: &'a [LaunchChoice],
     labels: &'a Labels,
+    /// Whether an overlay made the prices of the options.
+    overlaid: bool,
     requests: &'a Resources,
 }
 
@@ -99,6 +103,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
         class: &class,
         options: &first.options,
         labels: &first.labels,
+        overlaid: first.annotations.contains_key(PRICE_OVERLAY_APPLIED),
         requests: &first.requests,
     };
     context.metrics.event_to_launch_seconds.observe(first_event.elapsed().as_secs_f64());
@@ -122,7 +127,7 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
         .map(|claim| Waiting { name: Arc::clone(&claim.name), uid: Arc::clone(&claim.uid) })
         .collect();
     let Some(first) = members.first() else { return };
-    let options = options_of(first, &offers.catalogs);
+    let options = options_of(first, pool, &offers.catalogs);
     let mut group = Group {
         id,
         size: members.len(),
@@ -131,6 +136,7 @@ pub async fn resumed<A: ApiServer, C: Cloud, K: Clock>(
         class: &class,
         options: &options,
         labels: &first.labels,
+        overlaid: first.annotations.contains_key(PRICE_OVERLAY_APPLIED),
         requests: &first.requests,
     };
     let waiting = match found(context, id).await {
@@ -155,21 +161,20 @@ async fn found<A, C: Cloud, K>(
 }
 
 /// The options of a claim that exists: its types, zones and capacity types at today's prices.
-fn options_of(claim: &Claim, catalogs: &Catalogs) -> Vec<LaunchChoice> {
-    let Some(catalog) = catalogs.get(&claim.class.name) else { return Vec::new() };
-    let allows =
-        |key: &str, value: &str| claim.requirements.get(key).is_none_or(|r| r.allows(value));
+fn options_of(claim: &Claim, pool: &Pool, catalogs: &Catalogs) -> Vec<LaunchChoice> {
+    let Some(catalog) = catalogs.of(pool) else { return Vec::new() };
+    let asked = Asked::of(&claim.requirements);
     let mut options = Vec::new();
-    for instance in catalog.types.iter().filter(|i| allows(labels::INSTANCE_TYPE, &i.name)) {
+    let fits = |kind: &&Arc<InstanceType>| claim.requirements.conflict(&kind.requirements).is_none();
+    for instance in catalog.types.iter().filter(fits) {
         for offering in instance.offerings.iter().filter(|offering| offering.available) {
-            if allows(labels::ZONE, &offering.zone)
-                && allows(labels::CAPACITY_TYPE, offering.capacity_type.label())
-            {
+            if asked.met_by(offering) {
                 options.push(LaunchChoice {
                     price: offering.price,
                     instance_type: Arc::clone(&instance.name),
                     zone: Arc::clone(&offering.zone),
                     capacity_type: offering.capacity_type,
+                    reservation: offering.reserved.as_ref().map(|of| Arc::clone(&of.reservation)),
                 });
             }
         }
@@ -197,7 +202,9 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
         match context.cloud.launch(&order, context.clock.now()).await {
             Ok(result) => {
                 context.record("launch", group.id, &Outcome::Applied);
-                if !result.shortages.is_empty() {
+                // What reservations have left must be known before the claims count as launched.
+                let reserved = group.options.iter().any(|option| option.reservation.is_some());
+                if reserved || !result.shortages.is_empty() {
                     correct(context, group, offers).await;
                 }
                 waiting = hand_out(context, group, waiting, result.instances, offers).await;
@@ -276,9 +283,11 @@ fn order(group: &Group<'_>, generation: u32, count: usize) -> LaunchOrder {
                 instance_type: Arc::clone(&choice.instance_type),
                 zone: Arc::clone(&choice.zone),
                 capacity_type: choice.capacity_type,
+                reservation: choice.reservation.clone(),
                 price: choice.price,
             })
             .collect(),
+        priced_by_overlay: group.overlaid,
         labels: group.labels.clone(),
         taints: registration_taints(group.pool),
         requests: group.requests.clone(),
@@ -300,8 +309,7 @@ async fn hand_out<A: ApiServer, C: Cloud, K: Clock>(
     let rest = waiting.split_off(waiting.len().min(instances.len()));
     instances.truncate(waiting.len());
     group.taken.extend(instances.iter().map(|instance| Arc::clone(&instance.provider_id)));
-    let name = group.class.metadata.name.as_deref().unwrap_or_default();
-    let types = offers.catalogs.get(name).map(|catalog| Arc::clone(&catalog.types));
+    let types = offers.catalogs.of(group.pool).map(|catalog| catalog.types);
     let mut writing: FuturesUnordered<_> = waiting
         .iter()
         .zip(&instances)
@@ -378,6 +386,12 @@ fn labels_of(instance: &Instance, instance_type: Option<&InstanceType>) -> Label
     all.insert(labels::ZONE.to_owned(), instance.zone.to_string());
     if let Some(capacity_type) = instance.capacity_type {
         all.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.label().to_owned());
+    }
+    if let Some(reservation) = &instance.reservation {
+        let interruptible = reservation.interruptible.to_string();
+        all.insert(labels::RESERVATION_ID.to_owned(), reservation.id.to_string());
+        all.insert(labels::RESERVATION_TYPE.to_owned(), reservation.type_label().to_owned());
+        all.insert(labels::RESERVATION_INTERRUPTIBLE.to_owned(), interruptible);
     }
     all
 }

@@ -11,7 +11,7 @@ use crate::cluster::Snapshot;
 use crate::demand::Assignments;
 use crate::intent::Asked;
 use crate::model::node::Node;
-use crate::plan::provision::{self, Catalogs};
+use crate::plan::{Catalogs, provision};
 
 /// Answers until nobody can ask any more; one at a time, so that planning keeps the other cores.
 pub async fn run(
@@ -54,9 +54,9 @@ fn fleet(snapshot: &Snapshot, catalogs: &Catalogs) -> Vec<FleetNode> {
             free.sub(&pod.shape.requests);
         }
         let pool = node.label(crate::model::labels::NODEPOOL);
-        let class = pool.and_then(|pool| snapshot.pools.get(pool)).map(|pool| &pool.class.name);
-        let price = class
-            .and_then(|class| catalogs.get(class))
+        let pool = pool.and_then(|pool| snapshot.pools.get(pool));
+        let price = pool
+            .and_then(|pool| catalogs.of(pool))
             .map(|catalog| advice::price_of(&node.labels, &catalog.types, catalog.volume_price));
         FleetNode {
             labels: node.labels.clone(),

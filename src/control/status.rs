@@ -1,4 +1,4 @@
-//! What pools say of themselves: readiness and resources.
+//! What pools and overlays say of themselves: readiness and resources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,19 +11,24 @@ use super::{Clock, Context, Outcome};
 use crate::api::conditions::{self, ConditionStatus};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cluster::Snapshot;
+use crate::model::overlay::Overlay;
+use crate::plan::Catalogs;
+use crate::plan::overlay::Refusal;
 use crate::server::{ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolResourceLabel;
 
 /// Time between rounds.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Writes pool status while this process leads.
+/// Writes the status of pools and overlays while this process leads.
 pub async fn run<A: ApiServer, C, K: Clock>(
     context: Context<A, C, K>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     classes: watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    catalogs: watch::Receiver<Catalogs>,
     lead: watch::Receiver<bool>,
 ) {
+    let mut told = BTreeMap::new();
     let mut written: BTreeMap<Arc<str>, (serde_json::Value, Vec<ConditionUpdate>)> =
         BTreeMap::new();
     loop {
@@ -67,6 +72,49 @@ pub async fn run<A: ApiServer, C, K: Clock>(
             context.record("pool_status", &pool.name, &outcome);
         }
         written.retain(|name, _| snapshot.pools.contains_key(name));
+        let verdicts = catalogs.borrow().clone();
+        overlays(&context, &snapshot, &verdicts, &mut told).await;
+    }
+}
+
+/// Writes whether overlays are believed. `told` holds what was written, so that each is written
+/// once.
+async fn overlays<A: ApiServer, C, K: Clock>(
+    context: &Context<A, C, K>,
+    snapshot: &Snapshot,
+    catalogs: &Catalogs,
+    told: &mut BTreeMap<Arc<str>, (Arc<Overlay>, ConditionUpdate)>,
+) {
+    for (name, verdict) in catalogs.overlays() {
+        let Some(overlay) = snapshot.overlays.get(name) else { continue };
+        let next = (Arc::clone(overlay), believed(verdict.as_ref()));
+        if told.get(name) == Some(&next) {
+            continue;
+        }
+        let now = context.clock.now();
+        let result = context.api.update_overlay_status(name, &[next.1.clone()], now).await;
+        let outcome = match result {
+            Ok(()) => {
+                told.insert(Arc::clone(name), next);
+                Outcome::Skipped
+            }
+            Err(ApiError::NotFound) => Outcome::Skipped,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        context.record("overlay_status", name, &outcome);
+    }
+    told.retain(|name, _| snapshot.overlays.contains_key(name));
+}
+
+fn believed(refusal: Option<&Refusal>) -> ConditionUpdate {
+    match refusal {
+        None => ConditionUpdate::holds(conditions::VALIDATION_SUCCEEDED),
+        Some(refusal) => ConditionUpdate {
+            condition: conditions::VALIDATION_SUCCEEDED,
+            status: ConditionStatus::False,
+            reason: refusal.reason().to_owned(),
+            message: refusal.to_string(),
+        },
     }
 }
 

@@ -27,6 +27,7 @@ use super::wire::{
 use crate::api::demandprofile::DemandProfile;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
+use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::api::{project, validate};
@@ -56,6 +57,15 @@ pub struct Watches {
 pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
 
 type Named<T> = Change<Arc<str>, T>;
+
+/// What it means that the API server does not know a kind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Absent {
+    /// The installation is broken; the watch is tried until the kind is there.
+    IsError,
+    /// There are no objects of it.
+    IsEmpty,
+}
 
 /// Namespace and name of an object.
 pub type Place = (Arc<str>, Arc<str>);
@@ -97,6 +107,15 @@ impl Watches {
                 Some(project::pool(&pool, valid))
             },
             move |change| wrap(Event::Pools(change)),
+        );
+        // A cluster may have been installed before this kind was.
+        self.begin::<NodeOverlay, _, _, _>(
+            watcher::Config::default(),
+            to,
+            |overlay| overlay.name_any().into(),
+            |overlay| Some(project::overlay(&overlay)),
+            move |change| wrap(Event::Overlays(change)),
+            Absent::IsEmpty,
         );
         self.namespaces(to, move |change| wrap(Event::Namespaces(change)));
         self.volumes(to, wrap);
@@ -326,6 +345,23 @@ impl Watches {
         T: Send + 'static,
         M: Send + 'static,
     {
+        self.begin(config, to, key, project, wrap, Absent::IsError);
+    }
+
+    fn begin<K, Key, T, M>(
+        &self,
+        config: watcher::Config,
+        to: &Sender<M>,
+        key: impl Fn(&K) -> Key + Send + 'static,
+        project: impl Fn(K) -> Option<T> + Send + 'static,
+        wrap: impl Fn(Change<Key, T>) -> M + Send + 'static,
+        absent: Absent,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        Key: Send + 'static,
+        T: Send + 'static,
+        M: Send + 'static,
+    {
         let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
         let stream = watcher(api, config).default_backoff();
         let (to, cancel) = (to.clone(), self.cancel.clone());
@@ -334,7 +370,7 @@ impl Watches {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                () = follow(stream, &kind, to, key, project, wrap) => {}
+                () = follow(stream, &kind, to, key, project, wrap, absent) => {}
             }
         });
     }
@@ -347,6 +383,7 @@ async fn follow<K, Key, T, M>(
     key: impl Fn(&K) -> Key,
     project: impl Fn(K) -> Option<T>,
     wrap: impl Fn(Change<Key, T>) -> M,
+    absent: Absent,
 ) where
     K: Resource<DynamicType = ()>,
 {
@@ -379,6 +416,12 @@ async fn follow<K, Key, T, M>(
                 Some(object) => Change::Delete(key(&object)),
                 None => continue,
             },
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                if absent == Absent::IsEmpty && status.code == 404 =>
+            {
+                tracing::debug!(kind, "the API server does not know this kind");
+                Change::Replace(Vec::new())
+            }
             Err(error) => {
                 tracing::warn!(kind, %error, "watch failed and starts again");
                 continue;

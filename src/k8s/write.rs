@@ -16,6 +16,7 @@ use super::usage;
 use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
+use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
 use crate::api::reservation::Reservation;
 use crate::server::{
@@ -269,6 +270,16 @@ impl ApiServer for Writer {
     ) -> Result<(), ApiError> {
         let root = ["ValidationSucceeded", "NodeClassReady"];
         self.update_status::<NodePool>(name, status, conditions, &root, now).await
+    }
+
+    async fn update_overlay_status(
+        &self,
+        name: &str,
+        conditions: &[ConditionUpdate],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let root = conditions::NODE_OVERLAY_ROOT;
+        self.update_status::<NodeOverlay>(name, json!({}), conditions, root, now).await
     }
 
     async fn patch_class_status(&self, name: &str, status: Value) -> Result<(), ApiError> {

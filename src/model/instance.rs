@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels;
 use super::money::MicroDollarsPerHour;
-use super::requirement::Requirements;
+use super::requirement::{Requirement, Requirements};
 use super::resources::Resources;
 
 /// How capacity is bought.
@@ -43,7 +44,28 @@ impl fmt::Display for CapacityType {
     }
 }
 
-/// One way to buy an instance type: a zone and a capacity type.
+/// Capacity of one type in one zone that somebody has reserved.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CapacityReservation {
+    /// Id, such as `cr-0123`.
+    pub id: Arc<str>,
+    /// Whether it was bought as a block for a fixed time.
+    pub block: bool,
+    /// Whether it can be taken back.
+    pub interruptible: bool,
+}
+
+/// A part of an offering that a reservation has set aside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reserved {
+    /// The reservation.
+    pub reservation: Arc<CapacityReservation>,
+    /// Instances that it has left.
+    pub left: u32,
+}
+
+/// One way to buy an instance type: a zone and a capacity type, and for reserved capacity the
+/// reservation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Offering {
     /// Zone name.
@@ -54,6 +76,52 @@ pub struct Offering {
     pub price: MicroDollarsPerHour,
     /// Whether it can be bought now (offered, priced, and not out of capacity of late).
     pub available: bool,
+    /// Where the capacity was reserved.
+    pub reserved: Option<Reserved>,
+}
+
+impl Offering {
+    /// The value of a label of [`labels::OFFERED`] on nodes that are bought so.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let reservation = self.reserved.as_ref().map(|reserved| &*reserved.reservation);
+        match key {
+            labels::ZONE => Some(&self.zone),
+            labels::CAPACITY_TYPE => Some(self.capacity_type.label()),
+            labels::RESERVATION_ID => reservation.map(|of| &*of.id),
+            labels::RESERVATION_TYPE => reservation.map(CapacityReservation::type_label),
+            labels::RESERVATION_INTERRUPTIBLE => {
+                reservation.map(|of| if of.interruptible { "true" } else { "false" })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What requirements ask of the labels that offerings decide, looked up once for many offerings.
+#[derive(Clone, Debug)]
+pub struct Asked<'r>(Vec<(&'static str, &'r Requirement)>);
+
+impl<'r> Asked<'r> {
+    /// The part of requirements that is about [`labels::OFFERED`].
+    pub fn of(requirements: &'r Requirements) -> Self {
+        let asked = labels::OFFERED.into_iter();
+        Self(asked.filter_map(|key| Some((key, requirements.get(key)?))).collect())
+    }
+
+    /// Whether nodes that are bought so meet them.
+    pub fn met_by(&self, offering: &Offering) -> bool {
+        self.0.iter().all(|(key, wanted)| match offering.label(key) {
+            Some(value) => wanted.allows(value),
+            None => wanted.allows_absent(),
+        })
+    }
+}
+
+impl CapacityReservation {
+    /// The value of the label that says how it was bought.
+    pub fn type_label(&self) -> &'static str {
+        if self.block { "capacity-block" } else { "default" }
+    }
 }
 
 /// An instance type as one node class sees it.
@@ -62,7 +130,8 @@ pub struct InstanceType {
     /// Name, such as `m7i.large`.
     pub name: Arc<str>,
     /// Labels that its nodes carry, as requirements; zone and capacity type list what offerings
-    /// have. Every well-known key is defined (`DoesNotExist` where it has no value).
+    /// have. Every well-known key is defined (`DoesNotExist` where it has no value), except those of
+    /// reservations where there are some.
     pub requirements: Requirements,
     /// All resources of the machine.
     pub capacity: Resources,
@@ -93,6 +162,12 @@ impl InstanceType {
     /// Volumes of a CSI driver that a new node can attach; `None` is without limit.
     pub fn attach_limit(&self, driver: &str) -> Option<i64> {
         self.attach_limits.iter().find(|(name, _)| &**name == driver).map(|(_, limit)| *limit)
+    }
+
+    /// Whether the offering decides a label of its nodes, not the type.
+    pub fn leaves_open(&self, key: &str) -> bool {
+        matches!(key, labels::ZONE | labels::CAPACITY_TYPE)
+            || (labels::OFFERED.contains(&key) && self.requirements.get(key).is_none())
     }
 
     /// The cheapest available price.

@@ -29,8 +29,20 @@ pub const CAPACITY_TYPE: &str = "karpenter.sh/capacity-type";
 pub const REGISTERED: &str = "karpenter.sh/registered";
 /// Set on nodes whose claim is initialized.
 pub const INITIALIZED: &str = "karpenter.sh/initialized";
+/// Annotation of pods and nodes that are to be left alone.
+pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 /// Domain of the labels that EC2 instance types carry.
 pub const AWS_DOMAIN: &str = "karpenter.k8s.aws/";
+/// Id of the capacity reservation that a node uses.
+pub const RESERVATION_ID: &str = "karpenter.k8s.aws/capacity-reservation-id";
+/// How that reservation was bought: `default` or `capacity-block`.
+pub const RESERVATION_TYPE: &str = "karpenter.k8s.aws/capacity-reservation-type";
+/// Whether that reservation can be taken back: `true` or `false`.
+pub const RESERVATION_INTERRUPTIBLE: &str =
+    "karpenter.k8s.aws/capacity-reservation-interruptible";
+/// Labels that depend on how a node is bought, whatever its type.
+pub const OFFERED: [&str; 5] =
+    [ZONE, CAPACITY_TYPE, RESERVATION_ID, RESERVATION_TYPE, RESERVATION_INTERRUPTIBLE];
 /// Zone id of a node (the same for all accounts, unlike the zone's name).
 pub const ZONE_ID: &str = "topology.k8s.aws/zone-id";
 

@@ -62,8 +62,8 @@ pub struct Pool {
     pub consolidate_after: Option<i64>,
     /// Consolidation policy.
     pub consolidation: ConsolidationPolicy,
-    /// Whether the count of nodes is fixed (`spec.replicas`): never scaled by demand.
-    pub fixed: bool,
+    /// The count of nodes where it is fixed (`spec.replicas`): never scaled by demand.
+    pub replicas: Option<u32>,
     /// Digest of the template for drift.
     pub hash: Arc<str>,
     /// Whether it may be used: valid, its class ready, and not being deleted.

@@ -47,6 +47,11 @@ impl Quantity {
         ceil_div(self.nanos, NANO)
     }
 
+    /// Billionths of a unit.
+    pub const fn nanos(self) -> i128 {
+        self.nanos
+    }
+
     /// Whether the quantity is exactly zero.
     pub const fn is_zero(self) -> bool {
         self.nanos == 0

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::cluster::Snapshot;
 use crate::demand::Assignments;
 use crate::model::claim::{Claim, ClaimStage};
+use crate::model::labels::DO_NOT_DISRUPT;
 use crate::model::pod::Pod;
 
 /// Whether a pod keeps its node: DaemonSets, mirrors and pods that have ended do not.
@@ -40,7 +41,7 @@ pub fn to_end(
             continue;
         };
         let Some(node) = snapshot.node_of(claim) else { continue };
-        let held = node.annotations.contains_key("karpenter.sh/do-not-disrupt")
+        let held = node.annotations.contains_key(DO_NOT_DISRUPT)
             || holds.contains(&node.name)
             || !assignments.of(&claim.name).is_empty();
         let nominated = snapshot
@@ -49,7 +50,7 @@ pub fn to_end(
             .any(|pod| pod.waiting() && pod.nominated_node == Some(Arc::clone(&node.name)));
         let busy =
             by_node.get(&*node.name).is_some_and(|pods| pods.iter().any(|pod| keeps_node(pod)));
-        if pool.fixed || held || nominated || busy {
+        if pool.replicas.is_some() || held || nominated || busy {
             continue;
         }
         let since = claim

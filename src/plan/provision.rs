@@ -3,86 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::catalogs::{Catalog, Catalogs};
+use super::draft::{self, ClaimDraft, Wish, draft};
 use super::gangs;
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::ObjectKey;
 use crate::cluster::view::{daemons_to_come, expected_node, open};
 use crate::demand::{Assignment, Assignments, Ledger, Reservation};
-use crate::model::claim::{Claim, ClaimStage};
-use crate::model::digest::hex;
-use crate::model::instance::{CapacityType, InstanceType};
-use crate::model::labels::Labels;
+use crate::model::claim::ClaimStage;
+use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::{Node, is_ephemeral};
 use crate::model::pod::{Pod, PodShape};
-use crate::model::pool::{ClassRef, Pool};
-use crate::model::requirement::Requirements;
-use crate::model::resources::Resources;
-use crate::model::taints::Taint;
 use crate::schedule::check::{self, Violation};
 use crate::schedule::{self, Demand, Hurry, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
 
-/// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
-/// new leader repeats exactly that call.
-pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
-/// Annotation with the pool's template digest.
-pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
 /// Announced pods of one workload for which room is bought before they are there. Controllers make
 /// about 50 pods a second, so this is a minute and a half of them; a slip in `replicas` must not buy
 /// a fleet before a quota has its say.
 pub const MOST_AHEAD: u32 = 5_000;
-
-/// What each class offers, by name.
-pub type Catalogs = BTreeMap<Arc<str>, Catalog>;
-
-/// What one class offers.
-#[derive(Clone, Debug)]
-pub struct Catalog {
-    /// Types.
-    pub types: Arc<[Arc<InstanceType>]>,
-    /// Price of a node's volumes.
-    pub volume_price: MicroDollarsPerHour,
-}
-
-/// A claim to make and to launch.
-#[derive(Clone, Debug)]
-pub struct ClaimDraft {
-    /// Name.
-    pub name: Arc<str>,
-    /// Pool.
-    pub pool: Arc<Pool>,
-    /// Class.
-    pub class: ClassRef,
-    /// Labels.
-    pub labels: Labels,
-    /// Annotations.
-    pub annotations: Labels,
-    /// Requirements.
-    pub requirements: Requirements,
-    /// Requests of its pods and DaemonSets.
-    pub requests: Resources,
-    /// What may be launched, cheapest first.
-    pub options: Vec<LaunchChoice>,
-    /// Capacity of the first option.
-    pub capacity: Resources,
-    /// Pods that it is for.
-    pub pods: Vec<Assignment>,
-    /// Launch group.
-    pub group: Arc<str>,
-}
-
-/// One way to launch a claim.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct LaunchChoice {
-    /// Price without volumes.
-    pub price: MicroDollarsPerHour,
-    /// Instance type.
-    pub instance_type: Arc<str>,
-    /// Zone.
-    pub zone: Arc<str>,
-    /// Capacity type.
-    pub capacity_type: CapacityType,
-}
 
 /// Pods that fit nowhere.
 #[derive(Clone, Debug)]
@@ -158,6 +97,7 @@ pub fn provision(
         daemons: snapshot.daemons(),
         namespaces: (*snapshot.namespaces).clone(),
         volumes: snapshot.volumes.clone(),
+        reserved: reserved(snapshot),
         options: Options {
             improve: settings.improve,
             seed,
@@ -176,9 +116,12 @@ pub fn provision(
         .new_nodes
         .iter()
         .enumerate()
-        .map(|(index, node)| draft(&problem, node, &wanted, &name(seed, now, index)))
+        .map(|(index, node)| {
+            let slot = &problem.pools[node.pool];
+            draft(catalogs, slot, &wish(node, &wanted), &draft::name(seed, now, index))
+        })
         .collect();
-    group(&mut claims, seed, now);
+    draft::group(&mut claims, seed, now);
     let unschedulable = solution
         .unplaced
         .iter()
@@ -197,7 +140,7 @@ pub fn provision(
 pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs) -> Vec<PoolSlot> {
     let mut slots = Vec::new();
     for pool in snapshot.pools.values() {
-        let catalog = catalogs.get(&pool.class.name);
+        let catalog = catalogs.of(pool);
         let (mut used, nodes) = snapshot.pool_usage(&pool.name);
         for claim in snapshot.claims.values().filter(|claim| claim.pool == pool.name) {
             if claim.capacity.is_zero()
@@ -218,14 +161,26 @@ pub fn pools(snapshot: &Snapshot, assignments: &Assignments, catalogs: &Catalogs
         if catalog.is_none() && pool.ready {
             Arc::make_mut(&mut pool).ready = false;
         }
-        slots.push(PoolSlot {
-            pool,
-            types: catalog.map_or_else(|| Arc::from([]), |catalog| Arc::clone(&catalog.types)),
-            remaining,
-            volume_price: catalog.map_or(MicroDollarsPerHour::ZERO, |catalog| catalog.volume_price),
+        let Catalog { types, volume_price } = catalog.unwrap_or_else(|| Catalog {
+            types: Arc::from([]),
+            volume_price: MicroDollarsPerHour::ZERO,
         });
+        slots.push(PoolSlot { pool, types, remaining, volume_price });
     }
     slots
+}
+
+/// Instances of capacity reservations that claims on their way will take, by id. Those that were
+/// launched are counted by the cloud.
+pub(super) fn reserved(snapshot: &Snapshot) -> BTreeMap<Arc<str>, u32> {
+    let mut taken = BTreeMap::new();
+    for claim in snapshot.claims.values() {
+        let id = claim.requirements.get(labels::RESERVATION_ID).and_then(|id| id.single());
+        if let Some(id) = id.filter(|_| claim.stage == ClaimStage::Pending && !claim.deleting()) {
+            *taken.entry(Arc::clone(id)).or_insert(0) += 1;
+        }
+    }
+    taken
 }
 
 /// Nodes and launched claims with the room that they leave, and how many pods of each owner the
@@ -486,98 +441,21 @@ fn nominated_to_ours(snapshot: &Snapshot, pod: &Pod) -> bool {
     pod.waiting()
         && pod.nominated_node.as_ref().is_some_and(|name| {
             let node = snapshot.nodes.get(name);
-            node.is_some_and(|node| node.label(crate::model::labels::NODEPOOL).is_some())
+            node.is_some_and(|node| node.label(labels::NODEPOOL).is_some())
         })
 }
 
-fn draft(problem: &Problem, node: &NewNode, wanted: &[Wanted], suffix: &str) -> ClaimDraft {
-    let slot = &problem.pools[node.pool];
-    let pool = Arc::clone(&slot.pool);
-    let options = node
-        .acceptable
-        .iter()
-        .map(|offering| {
-            let instance = &slot.types[offering.type_index];
-            let bought = &instance.offerings[offering.offering_index];
-            LaunchChoice {
-                price: bought.price,
-                instance_type: Arc::clone(&instance.name),
-                zone: Arc::clone(&bought.zone),
-                capacity_type: bought.capacity_type,
-            }
-        })
-        .collect();
-    let pods: Vec<Assignment> = node
-        .pods
-        .iter()
-        .map(|(demand, count)| Assignment {
-            owner: Arc::clone(&wanted[*demand].owner),
-            shape: Arc::clone(&wanted[*demand].shape),
-            count: *count,
-        })
-        .collect();
-    let mut annotations = pool.annotations.clone();
-    annotations.insert(POOL_HASH.to_owned(), pool.hash.to_string());
-    annotations
-        .insert(crate::demand::assignment::PLANNED.to_owned(), Assignments::annotation(&pods));
-    let mut labels = pool.labels.clone();
-    for (key, requirement) in node.requirements.iter() {
-        if let Some(value) = requirement.single()
-            && !crate::model::labels::is_well_known(key)
-        {
-            labels.insert(key.to_string(), value.to_string());
-        }
+/// A node to buy, and who it is for.
+fn wish<'n>(node: &'n NewNode, wanted: &[Wanted]) -> Wish<'n> {
+    let pods = node.pods.iter().map(|(demand, count)| Assignment {
+        owner: Arc::clone(&wanted[*demand].owner),
+        shape: Arc::clone(&wanted[*demand].shape),
+        count: *count,
+    });
+    Wish {
+        acceptable: &node.acceptable,
+        requirements: &node.requirements,
+        requests: &node.requested,
+        pods: pods.collect(),
     }
-    ClaimDraft {
-        name: format!("{}-{suffix}", pool.name).into(),
-        class: pool.class.clone(),
-        labels,
-        annotations,
-        requirements: node.requirements.clone(),
-        requests: node.requested.clone(),
-        options,
-        capacity: slot.types[node.choice.type_index].capacity.clone(),
-        pods,
-        group: "".into(),
-        pool,
-    }
-}
-
-/// Claims with equal launch parameters share a group.
-fn group(claims: &mut [ClaimDraft], seed: u64, now: i64) {
-    type Key = (Arc<str>, Vec<LaunchChoice>, Labels);
-    let mut groups: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for (index, claim) in claims.iter().enumerate() {
-        let key = (Arc::clone(&claim.pool.name), claim.options.clone(), claim.labels.clone());
-        groups.entry(key).or_default().push(index);
-    }
-    for members in groups.into_values() {
-        let id: Arc<str> = name(seed, now, members[0]).into();
-        for index in members {
-            let claim = &mut claims[index];
-            claim.group = Arc::clone(&id);
-            claim.annotations.insert(LAUNCH_GROUP.to_owned(), id.to_string());
-        }
-    }
-}
-
-/// Launch group of a claim.
-pub fn launch_group(claim: &Claim) -> Option<&str> {
-    claim.annotations.get(LAUNCH_GROUP).map(String::as_str)
-}
-
-/// Ten hexadecimal digits that differ between plans and claims.
-fn name(seed: u64, now: i64, index: usize) -> String {
-    hex(format!("{seed}/{now}/{index}"), 5)
-}
-
-/// Taints that a claim's node registers with.
-pub fn registration_taints(pool: &Pool) -> Vec<Taint> {
-    let mut taints = pool.taints.clone();
-    taints.extend(pool.startup_taints.iter().cloned());
-    taints.push(Taint::new(
-        crate::model::node::UNREGISTERED_TAINT,
-        crate::model::taints::TaintEffect::NoExecute,
-    ));
-    taints
 }

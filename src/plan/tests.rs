@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::provision::{Catalog, Catalogs, MOST_AHEAD, ProvisionPlan, Settings, provision};
+use super::provision::{MOST_AHEAD, ProvisionPlan, Settings, provision};
+use super::{Catalog, Catalogs};
 use crate::cluster::{Change, Event, State};
 use crate::demand::{Assignments, Ledger};
 use crate::model::claim::{Claim, ClaimStage};
@@ -17,6 +18,8 @@ use crate::model::resources::Resources;
 use crate::model::workload::{Workload, WorkloadKind};
 use crate::schedule::Hurry;
 
+mod fixed;
+mod overlays;
 mod volumes;
 
 /// A cluster with one pool, and what the leader remembers.
@@ -49,6 +52,7 @@ fn instance(name: &str, cores: i64, price: i64) -> Arc<InstanceType> {
             capacity_type: CapacityType::OnDemand,
             price: MicroDollarsPerHour(price),
             available: true,
+            reserved: None,
         }],
     })
 }
@@ -71,7 +75,7 @@ impl World {
             ledger: Ledger::default(),
             assignments: Assignments::default(),
             holds: std::collections::BTreeSet::new(),
-            catalogs: Catalogs::from([("c".into(), catalog)]),
+            catalogs: Catalogs::new([("c".into(), catalog)].into()),
             now: 1_000,
             plans: 0,
         }
@@ -159,7 +163,7 @@ impl World {
             let mut claim = (**claim).clone();
             let name =
                 claim.requirements.get(labels::INSTANCE_TYPE).unwrap().finite_values().unwrap();
-            let types = &self.catalogs["c"].types;
+            let types = self.catalogs.of(&snapshot.pools["p"]).unwrap().types;
             let mut fitting = types.iter().filter(|t| name.contains(&t.name));
             let instance = fitting.next().unwrap();
             claim.stage = stage;

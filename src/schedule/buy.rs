@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::compile::Compiled;
 use super::fill::join;
-use super::model::Model;
+use super::model::{Limit, Model};
 use super::pack::Open;
+use super::problem::PoolSlot;
 use super::reason::Reason;
 use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::labels;
@@ -49,7 +50,10 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             .limits
             .iter()
             .zip(limits)
-            .map(|((pool, _), left)| left.max(&0) / nodes[*pool].max(1));
+            .map(|(limit, left)| match limit {
+                Limit::Pool(pool, _) => left.max(&0) / nodes[*pool].max(1),
+                Limit::Reservation(_) => 0,
+            });
         Self {
             model,
             left: compiled.shapes.iter().map(|shape| shape.demands.clone()).collect(),
@@ -77,7 +81,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             let offerings: Vec<OfferingRef> =
                 key.1.iter().map(|c| offering(compiled, *c)).collect();
             let requirements = requirements(compiled, column.pool, &offerings);
-            let short = min_values(compiled, column.pool, &offerings);
+            let short = min_values(slot, &offerings);
             self.known.insert(key.clone(), (offerings, requirements, short));
         }
         let (acceptable, requirements, short) = &self.known[&key];
@@ -146,6 +150,10 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
     /// types. The first is what is bought.
     fn acceptable(&self, open: &Open) -> Vec<usize> {
         let compiled = self.model.compiled;
+        if compiled.reserves(open.column) {
+            // Another reservation would have to be counted as well.
+            return vec![open.column];
+        }
         let choice = compiled.offers.columns[open.column];
         let mut need = vec![0_i64; compiled.offers.dims.len()];
         let mut sets: Vec<usize> = Vec::with_capacity(open.pods.len());
@@ -163,6 +171,9 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let mut types: BTreeSet<usize> = BTreeSet::new();
         let mut kept = Vec::new();
         for &index in &self.by_price[choice.pool] {
+            if compiled.reserves(index) {
+                continue;
+            }
             let column = &compiled.offers.columns[index];
             let fits = compiled.offers.rooms[column.room]
                 .iter()
@@ -172,9 +183,10 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
                 continue;
             }
             // Whatever type is launched in the end, the limits must hold.
-            let within = self.model.uses[index].iter().all(|(limit, each)| {
-                let name = &*self.model.limits[*limit].1;
-                name == "nodes" || *each <= chosen.get(name).saturating_add(self.slack[*limit])
+            let within = self.model.uses[index].iter().all(|(at, each)| {
+                let Limit::Pool(_, name) = &self.model.limits[*at] else { return false };
+                let most = || chosen.get(name).saturating_add(self.slack[*at]);
+                &**name == "nodes" || *each <= most()
             });
             if !within {
                 continue;
@@ -203,12 +215,16 @@ fn requirements(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]
     for offering in acceptable {
         let instance = &slot.types[offering.type_index];
         let bought = &instance.offerings[offering.offering_index];
+        let reservation = bought.reserved.as_ref().map(|reserved| &reserved.reservation.id);
         for (key, value) in [
-            (labels::INSTANCE_TYPE, Arc::clone(&instance.name)),
-            (labels::ZONE, Arc::clone(&bought.zone)),
-            (labels::CAPACITY_TYPE, Arc::from(bought.capacity_type.label())),
+            (labels::INSTANCE_TYPE, Some(Arc::clone(&instance.name))),
+            (labels::ZONE, Some(Arc::clone(&bought.zone))),
+            (labels::CAPACITY_TYPE, Some(Arc::from(bought.capacity_type.label()))),
+            (labels::RESERVATION_ID, reservation.map(Arc::clone)),
         ] {
-            lists.entry(key).or_default().insert(value);
+            if let Some(value) = value {
+                lists.entry(key).or_default().insert(value);
+            }
         }
     }
     for (key, values) in lists {
@@ -236,8 +252,7 @@ fn add_custom(
 }
 
 /// Why the acceptable types do not meet the pool's `minValues`, if they do not.
-fn min_values(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]) -> Option<Reason> {
-    let slot = &compiled.problem.pools[pool];
+pub(super) fn min_values(slot: &PoolSlot, acceptable: &[OfferingRef]) -> Option<Reason> {
     for (key, requirement) in slot.pool.requirements.iter() {
         let Some(wanted) = requirement.min_values else { continue };
         let mut values: BTreeSet<Arc<str>> = BTreeSet::new();

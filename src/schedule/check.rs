@@ -4,6 +4,7 @@
 //! problem. It runs in tests, in `simulate`, and before a plan is carried out.
 
 mod binding;
+mod daemons;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -49,11 +50,13 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
         judge.new_node(index, node);
     }
     judge.limits();
+    judge.reservations();
     judge.gangs();
     judge.money();
     let stuck = binding::play(problem, solution).err().unwrap_or_default();
     judge.found.extend(stuck.into_iter().map(|(_, violation)| violation));
     judge.found.extend(volumes::judge(problem, solution));
+    judge.found.extend(daemons::judge(problem, solution));
     judge.found
 }
 
@@ -177,6 +180,9 @@ impl Judge<'_> {
         if !slot.pool.ready {
             self.object(place.clone(), "its pool is not ready");
         }
+        if slot.pool.replicas.is_some() {
+            self.object(place.clone(), "its pool keeps a fixed count of nodes");
+        }
         if node.pods.is_empty() {
             self.object(place.clone(), "has no pods");
         }
@@ -258,6 +264,27 @@ impl Judge<'_> {
         }
     }
 
+    /// Every node that may use a reservation counts as one that does.
+    fn reservations(&mut self) {
+        let mut uses: BTreeMap<Arc<str>, (u32, u32)> = BTreeMap::new();
+        for node in &self.solution.new_nodes {
+            let Some(slot) = self.problem.pools.get(node.pool) else { continue };
+            let bought = node.acceptable.iter().filter_map(|o| look_up(slot, *o));
+            let mut named: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+            for reserved in bought.filter_map(|(_, offering)| offering.reserved.as_ref()) {
+                named.insert(Arc::clone(&reserved.reservation.id), reserved.left);
+            }
+            for (id, left) in named {
+                let held = self.problem.reserved.get(&id).copied().unwrap_or(0);
+                let entry = uses.entry(id).or_insert((0, u32::MAX));
+                *entry = (entry.0 + 1, entry.1.min(left.saturating_sub(held)));
+            }
+        }
+        for (id, (used, left)) in uses.into_iter().filter(|(_, (used, left))| used > left) {
+            self.object(format!("reservation {id}"), format!("has {left} instances, not {used}"));
+        }
+    }
+
     fn gangs(&mut self) {
         let mut left: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for demand in &self.problem.demands {
@@ -309,16 +336,19 @@ fn look_up(slot: &PoolSlot, offering: OfferingRef) -> Option<(&InstanceType, &Of
     Some((instance, instance.offerings.get(offering.offering_index)?))
 }
 
-/// What is known of a new node: its type's labels, the pool's requirements, zone and capacity type.
+/// What is known of a new node: its type's labels, the pool's requirements, and what the offering
+/// decides.
 fn facts(slot: &PoolSlot, instance: &InstanceType, bought: &Offering) -> Requirements {
     let mut facts = Requirements::new();
     for (key, requirement) in instance.requirements.iter() {
-        if !matches!(&**key, labels::ZONE | labels::CAPACITY_TYPE) {
+        if !labels::OFFERED.contains(&&**key) {
             facts.insert(key, requirement.clone());
         }
     }
-    facts.insert(labels::ZONE, Requirement::one_of([Arc::clone(&bought.zone)]));
-    facts.insert(labels::CAPACITY_TYPE, Requirement::one_of([bought.capacity_type.label()]));
+    for key in labels::OFFERED {
+        let value = bought.label(key).map(|value| Requirement::one_of([value]));
+        facts.insert(key, value.unwrap_or_else(Requirement::does_not_exist));
+    }
     facts.insert(labels::REGISTERED, Requirement::one_of(["true"]));
     facts.insert(labels::INITIALIZED, Requirement::one_of(["true"]));
     for (key, requirement) in slot.pool.requirements.iter() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+use super::daemons;
 use super::feasible::{self, daemon_requests};
 use super::host::{self, Host};
 use super::problem::{PoolSlot, Problem};
@@ -16,10 +17,10 @@ use super::reason::Reason;
 use super::relax::Want;
 use super::topology::{Rules, Topology};
 use super::volumes::{self, Limits, Needs};
-use crate::model::instance::InstanceType;
+use crate::model::instance::{Asked, InstanceType, Reserved};
 use crate::model::labels;
 use crate::model::pod::{HostPort, NodeTerm, PodShape};
-use crate::model::requirement::Requirements;
+use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::{PODS, Resources};
 use crate::model::taints::Toleration;
 
@@ -108,6 +109,8 @@ pub(super) struct Column {
     pub(super) price: i64,
     /// Position of its room in [`Compiled::rooms`].
     pub(super) room: usize,
+    /// Whether it sells capacity that is reserved.
+    pub(super) reserved: bool,
 }
 
 /// Sets of ordinals, each kept once.
@@ -183,7 +186,7 @@ impl Offers {
         };
         let mut crowded: Vec<Vec<usize>> = vec![Vec::new(); limits.drivers.len()];
         for (pool, slot) in problem.pools.iter().enumerate() {
-            if slot.pool.ready && !slot.pool.fixed {
+            if slot.pool.ready && slot.pool.replicas.is_none() {
                 offers.add_pool(problem, pool, slot, &mut crowded);
             }
         }
@@ -203,8 +206,10 @@ impl Offers {
         slot: &PoolSlot,
         crowded: &mut [Vec<usize>],
     ) {
-        let zones = slot.pool.requirements.get(labels::ZONE);
-        let kinds = slot.pool.requirements.get(labels::CAPACITY_TYPE);
+        let asked = Asked::of(&slot.pool.requirements);
+        // A reservation is one type in one zone, which is no choice.
+        let varied = |(_, r): (&Arc<str>, &Requirement)| r.min_values.is_some_and(|n| n > 1);
+        let reserves = !slot.pool.requirements.iter().any(varied);
         for (type_index, instance) in slot.types.iter().enumerate() {
             if slot.pool.requirements.conflict(&instance.requirements).is_some() {
                 continue;
@@ -212,12 +217,21 @@ impl Offers {
             let room = self.rooms.len();
             let before = self.columns.len();
             for (offering_index, offering) in instance.offerings.iter().enumerate() {
+                let held = |reserved: &Reserved| problem.reserved_left(reserved) > 0 && reserves;
                 if offering.available
-                    && zones.is_none_or(|r| r.allows(&offering.zone))
-                    && kinds.is_none_or(|r| r.allows(offering.capacity_type.label()))
+                    && asked.met_by(offering)
+                    && offering.reserved.as_ref().is_none_or(held)
                 {
                     let price = (offering.price + slot.volume_price).0;
-                    self.columns.push(Column { pool, type_index, offering_index, price, room });
+                    let reserved = offering.reserved.is_some();
+                    self.columns.push(Column {
+                        pool,
+                        type_index,
+                        offering_index,
+                        price,
+                        room,
+                        reserved,
+                    });
                 }
             }
             if self.columns.len() > before {
@@ -305,6 +319,7 @@ impl<'a> Compiled<'a> {
             ports: Vec::new(),
         };
         compiled.add_shapes(pieces);
+        daemons::keep_apart(&mut compiled);
         host::compile(&mut compiled);
         compiled
     }
@@ -312,6 +327,17 @@ impl<'a> Compiled<'a> {
     /// The type of a column.
     pub(super) fn instance_type(&self, column: &Column) -> &'a InstanceType {
         &self.problem.pools[column.pool].types[column.type_index]
+    }
+
+    /// The reserved part that a column sells, if it is one.
+    pub(super) fn reserved(&self, column: usize) -> Option<&'a Reserved> {
+        let column = &self.offers.columns[column];
+        self.instance_type(column).offerings[column.offering_index].reserved.as_ref()
+    }
+
+    /// Whether a column sells reserved capacity.
+    pub(super) fn reserves(&self, column: usize) -> bool {
+        self.offers.columns[column].reserved
     }
 
     /// What a pod asks, by dimension.
@@ -529,7 +555,8 @@ fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
 /// Whether any pod has a rule about others.
 fn has_rules(problem: &Problem) -> bool {
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
-    problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| {
+    let own = problem.demands.iter().map(|demand| &demand.shape);
+    own.chain(there).chain(&problem.daemons).any(|pod| {
         !(pod.spread.is_empty()
             && pod.pod_affinity.is_empty()
             && pod.pod_anti_affinity.is_empty()
@@ -543,7 +570,8 @@ fn visible_keys(problem: &Problem) -> BTreeSet<&str> {
     for demand in &problem.demands {
         collect_keys(&demand.shape, &mut keys);
     }
-    for (pod, _) in problem.nodes.iter().flat_map(|node| &node.pods) {
+    let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
+    for pod in there.chain(&problem.daemons) {
         collect_keys(pod, &mut keys);
     }
     keys

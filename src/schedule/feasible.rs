@@ -5,7 +5,7 @@ use fixedbitset::FixedBitSet;
 use super::compile::Compiled;
 use super::problem::{NodeSlot, Problem};
 use super::volumes::both;
-use crate::model::instance::InstanceType;
+use crate::model::instance::{Asked, InstanceType};
 use crate::model::labels;
 use crate::model::pod::PodShape;
 use crate::model::requirement::{Requirement, Requirements};
@@ -62,13 +62,10 @@ pub(super) fn columns(
                 if !compiled.template_meets(first.pool, instance, alternative) {
                     continue;
                 }
-                let zone = alternative.get(labels::ZONE);
-                let kind = alternative.get(labels::CAPACITY_TYPE);
+                let asked = Asked::of(alternative);
                 for at in index..end {
                     let offering = &instance.offerings[compiled.offers.columns[at].offering_index];
-                    if zone.is_none_or(|r| r.allows(&offering.zone))
-                        && kind.is_none_or(|r| r.allows(offering.capacity_type.label()))
-                    {
+                    if asked.met_by(offering) {
                         bits.insert(at);
                     }
                 }
@@ -93,15 +90,15 @@ pub(super) fn takes(pod: &PodShape, alternatives: &[Requirements], slot: &NodeSl
     met_by(pod, alternatives, slot) && repelled(&slot.taints, pod, false).is_none()
 }
 
-/// Whether nodes of a pool with these requirements and of this type can meet an alternative, zone
-/// and capacity type aside. A key that neither defines is open when it is well known.
+/// Whether nodes of a pool with these requirements and of this type can meet an alternative, labels
+/// aside that the offering decides. A key that neither defines is open when it is well known.
 pub(super) fn template_meets(
     pool: &Requirements,
     instance: &InstanceType,
     alternative: &Requirements,
 ) -> bool {
     alternative.iter().all(|(key, wanted)| {
-        if matches!(&**key, labels::ZONE | labels::CAPACITY_TYPE) {
+        if instance.leaves_open(key) {
             return true;
         }
         match (pool.get(key), instance.requirements.get(key)) {
@@ -147,11 +144,8 @@ fn zones_meet(
     instance: &InstanceType,
     alternative: &Requirements,
 ) -> bool {
-    let wanted = alternative.get(labels::ZONE);
-    let wanted_type = alternative.get(labels::CAPACITY_TYPE);
+    let asked = Asked::of(alternative);
     instance.offerings.iter().any(|offering| {
-        pool.is_none_or(|r| r.allows(&offering.zone))
-            && wanted.is_none_or(|r| r.allows(&offering.zone))
-            && wanted_type.is_none_or(|r| r.allows(offering.capacity_type.label()))
+        pool.is_none_or(|r| r.allows(&offering.zone)) && asked.met_by(offering)
     })
 }

@@ -24,14 +24,17 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
     if options.improve == 0 || packer.open.is_empty() {
         return;
     }
-    // What pool a pod is on was decided by weight, so only nodes of one weight change at a time.
+    // What pool a pod is on was decided by weight, and what is reserved was used first: only nodes
+    // of one weight, reserved or not, change at a time.
     let compiled = packer.model.compiled;
-    let weight =
-        |column: usize| compiled.problem.pools[compiled.offers.columns[column].pool].pool.weight;
-    let mut weights: Vec<i32> = packer.open.iter().map(|open| weight(open.column)).collect();
+    let weight = |column: usize| {
+        let pool = compiled.offers.columns[column].pool;
+        (compiled.problem.pools[pool].pool.weight, compiled.reserves(column))
+    };
+    let mut weights: Vec<(i32, bool)> = packer.open.iter().map(|open| weight(open.column)).collect();
     weights.sort_unstable();
     weights.dedup();
-    let by_weight: Vec<(i32, Vec<usize>)> = weights
+    let by_weight: Vec<((i32, bool), Vec<usize>)> = weights
         .into_iter()
         .rev()
         .map(|w| {

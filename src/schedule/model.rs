@@ -4,6 +4,7 @@
 //! neighbours are one *group*. Values and patterns know groups, nodes hold items.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
@@ -49,6 +50,15 @@ pub(super) struct Group {
 /// Room, signature and use of limits: what groups can see of a column.
 type Likeness<'m> = (usize, usize, &'m [(usize, i64)]);
 
+/// Something of which new nodes may use so much.
+#[derive(Clone, Debug)]
+pub(super) enum Limit {
+    /// What a pool's limit of a resource, or of `nodes`, leaves.
+    Pool(usize, Arc<str>),
+    /// Instances that a capacity reservation has left, in whatever pools it is offered.
+    Reservation(u32),
+}
+
 /// The problem.
 #[derive(Clone, Debug)]
 pub(super) struct Model<'c, 'p> {
@@ -63,8 +73,8 @@ pub(super) struct Model<'c, 'p> {
     pub(super) admits: Vec<Vec<usize>>,
     /// Room by room position and dimension.
     pub(super) rooms: Vec<Vec<f64>>,
-    /// Limits: `(pool, name)`, and what one node of a column uses of each limit of its pool.
-    pub(super) limits: Vec<(usize, std::sync::Arc<str>)>,
+    /// Limits, and what one node of a column uses of those that are about it.
+    pub(super) limits: Vec<Limit>,
     pub(super) uses: Vec<Vec<(usize, i64)>>,
 }
 
@@ -193,23 +203,40 @@ impl<'c, 'p> Model<'c, 'p> {
         let mut first = Vec::with_capacity(pools.len());
         for (pool, slot) in pools.iter().enumerate() {
             first.push(self.limits.len());
-            self.limits
-                .extend(slot.remaining.keys().map(|name| (pool, std::sync::Arc::clone(name))));
+            let names = slot.remaining.keys().map(|name| Limit::Pool(pool, Arc::clone(name)));
+            self.limits.extend(names);
         }
-        for column in &self.compiled.offers.columns {
+        let mut reservations: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, column) in self.compiled.offers.columns.iter().enumerate() {
             let capacity = &self.compiled.instance_type(column).capacity;
             let names = pools[column.pool].remaining.keys();
             let uses = names
                 .zip(first[column.pool]..)
                 .map(|(name, at)| (at, if &**name == "nodes" { 1 } else { capacity.get(name) }));
-            self.uses.push(uses.filter(|(_, n)| *n > 0).collect());
+            let mut uses: Vec<(usize, i64)> = uses.filter(|(_, n)| *n > 0).collect();
+            if let Some(reserved) = self.compiled.reserved(index) {
+                let left = self.compiled.problem.reserved_left(reserved);
+                let next = self.limits.len();
+                let at = *reservations.entry(&reserved.reservation.id).or_insert(next);
+                match self.limits.get_mut(at) {
+                    // Classes may have looked at different moments.
+                    Some(Limit::Reservation(least)) => *least = left.min(*least),
+                    _ => self.limits.push(Limit::Reservation(left)),
+                }
+                uses.push((at, 1));
+            }
+            self.uses.push(uses);
         }
     }
 
     /// What the limits leave at first.
     pub(super) fn remaining(&self) -> Vec<i64> {
         let pools = &self.compiled.problem.pools;
-        self.limits.iter().map(|(pool, name)| pools[*pool].remaining[name]).collect()
+        let left = |limit: &Limit| match limit {
+            Limit::Pool(pool, name) => pools[*pool].remaining[name],
+            Limit::Reservation(left) => i64::from(*left),
+        };
+        self.limits.iter().map(left).collect()
     }
 
     /// Of columns that are alike to all groups only the cheapest, and of too many the most useful.
@@ -242,15 +269,16 @@ impl<'c, 'p> Model<'c, 'p> {
         for column in columns {
             let room = &self.rooms[all[column].room];
             let covers = |other: &usize| {
-                let uses = self.uses[*other].iter().zip(&self.uses[column]);
+                let mine = &self.uses[column];
+                let no_more = |(limit, theirs): &(usize, i64)| {
+                    mine.iter().any(|(at, mine)| at == limit && theirs <= mine)
+                };
                 all[*other].pool == all[column].pool
                     && self.rooms[all[*other].room]
                         .iter()
                         .zip(room)
                         .all(|(more, room)| more >= room)
-                    && uses
-                        .into_iter()
-                        .all(|(theirs, mine)| theirs.0 == mine.0 && theirs.1 <= mine.1)
+                    && self.uses[*other].iter().all(no_more)
             };
             let alike = &mut kept[self.signature[column]];
             if !alike.iter().any(covers) {

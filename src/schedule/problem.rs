@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::model::instance::InstanceType;
+use crate::model::instance::{InstanceType, Reserved};
 use crate::model::labels::Labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::{HostPort, PodShape};
@@ -30,6 +30,9 @@ pub struct Problem {
     pub namespaces: BTreeMap<Arc<str>, Labels>,
     /// Claims that pods mount, volumes, classes, and what nodes can attach.
     pub volumes: Volumes,
+    /// Instances that nodes on their way will take of capacity reservations, by id: they are
+    /// not there any more.
+    pub reserved: BTreeMap<Arc<str>, u32>,
     /// How to solve.
     pub options: Options,
 }
@@ -64,6 +67,12 @@ impl Problem {
             }
         }
         known
+    }
+
+    /// Instances that a reservation has for new nodes.
+    pub(super) fn reserved_left(&self, reserved: &Reserved) -> u32 {
+        let held = self.reserved.get(&reserved.reservation.id).copied().unwrap_or(0);
+        reserved.left.saturating_sub(held)
     }
 }
 

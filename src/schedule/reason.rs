@@ -23,6 +23,11 @@ pub enum Reason {
     NoPool,
     /// The pool is not ready.
     PoolNotReady,
+    /// A DaemonSet that runs on the pool's nodes repels the pod, is repelled by it, or has its host
+    /// port.
+    DaemonSet,
+    /// The pool keeps a fixed count of nodes and buys none for pods.
+    PoolFixed,
     /// The pod does not tolerate the taint.
     Taint {
         /// The taint as `key=value:Effect`.
@@ -204,6 +209,12 @@ impl fmt::Display for Reason {
         match self {
             Self::NoPool => f.write_str("there is no NodePool"),
             Self::PoolNotReady => f.write_str("the NodePool is not ready"),
+            Self::DaemonSet => f.write_str(
+                "the pod cannot share a node with a DaemonSet that runs there (anti-affinity or host port)",
+            ),
+            Self::PoolFixed => f.write_str(
+                "the NodePool keeps a fixed count of nodes (spec.replicas) and buys none for pods",
+            ),
             Self::Taint { taint } => write!(f, "the pod does not tolerate the taint {taint}"),
             Self::Requirement { key, wanted, found } if found.is_empty() => {
                 write!(f, "the pod wants {key} {wanted}, which its nodes do not define")

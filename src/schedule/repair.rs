@@ -167,10 +167,15 @@ impl Trials<'_> {
 
     /// Takes off the limits what the nodes of a solution use.
     fn use_limits(&self, bare: &mut Problem, solution: &Solution) {
+        bare.reserved.clone_from(&self.problem.reserved);
         let mut used: BTreeMap<(usize, Arc<str>), i64> = BTreeMap::new();
         for node in &solution.new_nodes {
             let slot = &self.problem.pools[node.pool];
-            let capacity = &slot.types[node.choice.type_index].capacity;
+            let instance = &slot.types[node.choice.type_index];
+            if let Some(reserved) = &instance.offerings[node.choice.offering_index].reserved {
+                *bare.reserved.entry(Arc::clone(&reserved.reservation.id)).or_insert(0) += 1;
+            }
+            let capacity = &instance.capacity;
             for name in slot.remaining.keys() {
                 let amount = if &**name == "nodes" { 1 } else { capacity.get(name) };
                 *used.entry((node.pool, Arc::clone(name))).or_insert(0) += amount;

@@ -10,7 +10,7 @@ use super::buy::Buyer;
 use super::compile::{Compiled, Offers, Piece};
 use super::fill::Scratch;
 use super::lessons::Lessons;
-use super::model::Model;
+use super::model::{Limit, Model};
 use super::pack::Packer;
 use super::problem::Problem;
 use super::reason::{Reason, Reasons};
@@ -119,6 +119,13 @@ fn left_by_shape(compiled: &Compiled<'_>, packer: &Packer<'_, '_, '_>) -> Vec<u3
     left
 }
 
+/// Packs into columns: into what is reserved first, since it is paid for, then into what is bought.
+fn pack_both(packer: &mut Packer<'_, '_, '_>, columns: &[Vec<usize>; 2], scratch: &mut Scratch) {
+    for columns in columns.iter().filter(|columns| !columns.is_empty()) {
+        packer.pack(columns, scratch);
+    }
+}
+
 /// Heavier pools before lighter ones; where limits make room scarce, higher priorities first.
 fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
     let model = packer.model;
@@ -126,14 +133,19 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
     let weights: BTreeSet<i32> = pools.iter().map(|slot| slot.pool.weight).collect();
     let priorities: BTreeSet<i32> = model.groups.iter().map(|group| group.priority).collect();
     for weight in weights.into_iter().rev() {
-        let columns: Vec<usize> = (0..model.compiled.offers.columns.len())
+        let (reserved, bought): (Vec<usize>, Vec<usize>) = (0..model
+            .compiled
+            .offers
+            .columns
+            .len())
             .filter(|index| pools[model.compiled.offers.columns[*index].pool].pool.weight == weight)
-            .collect();
-        if columns.is_empty() || packer.group_left.iter().all(|left| *left == 0) {
+            .partition(|index| model.compiled.reserves(*index));
+        let columns = [reserved, bought];
+        if columns.iter().all(Vec::is_empty) || packer.group_left.iter().all(|left| *left == 0) {
             continue;
         }
         let before = packer.clone();
-        packer.pack(&columns, scratch);
+        pack_both(packer, &columns, scratch);
         // Together is cheaper; one by one is fair, and needed only where a limit was felt.
         let limited = packer.group_left.iter().any(|left| *left > 0)
             && pools.iter().any(|slot| slot.pool.weight == weight && !slot.remaining.is_empty());
@@ -148,7 +160,7 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
                 packer.left[at] = if now { waiting[at] } else { 0 };
             }
             packer.sum_up();
-            packer.pack(&columns, scratch);
+            pack_both(packer, &columns, scratch);
             for (at, item) in model.items.iter().enumerate() {
                 if model.groups[item.group].priority == *priority {
                     waiting[at] = packer.left[at];
@@ -163,8 +175,10 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
 /// What limits leave, by pool and name.
 fn limits_left(model: &Model<'_, '_>, left: &[i64]) -> Vec<BTreeMap<Arc<str>, i64>> {
     let mut by_pool = vec![BTreeMap::new(); model.compiled.problem.pools.len()];
-    for ((pool, name), left) in model.limits.iter().zip(left) {
-        by_pool[*pool].insert(Arc::clone(name), *left);
+    for (limit, left) in model.limits.iter().zip(left) {
+        if let Limit::Pool(pool, name) = limit {
+            by_pool[*pool].insert(Arc::clone(name), *left);
+        }
     }
     by_pool
 }

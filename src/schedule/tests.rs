@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod daemons;
 mod relief;
 mod removal;
+mod reserved;
 mod rules;
 mod volumes;
 use crate::model::instance::{CapacityType, InstanceType, Offering};
@@ -34,6 +36,7 @@ fn instance(name: &str, arch: &str, cpu: i64, gib: i64, price: i64) -> Arc<Insta
         capacity_type,
         price: MicroDollarsPerHour(price),
         available: true,
+        reserved: None,
     };
     Arc::new(InstanceType {
         name: name.into(),

@@ -190,13 +190,15 @@ fn means(term: &Term<'_>, pod: &PodShape, spaces: &BTreeMap<Arc<str>, Labels>) -
             }))
 }
 
-/// Whether a pod that is there keeps another away by anti-affinity.
+/// Whether a pod that is there keeps another away by anti-affinity over one of `keys`.
 pub(super) fn repels(
     owner: &PodShape,
     pod: &PodShape,
     spaces: &BTreeMap<Arc<str>, Labels>,
+    keys: fn(&str) -> bool,
 ) -> bool {
-    owner.pod_anti_affinity.iter().any(|of| means(&term(of, owner), pod, spaces))
+    let mut terms = owner.pod_anti_affinity.iter().filter(|of| keys(&of.topology_key));
+    terms.any(|of| means(&term(of, owner), pod, spaces))
 }
 
 /// Counters by a label that all their pods carry, so that few have to be matched in full.
@@ -339,6 +341,7 @@ fn domain_of(problem: &Problem, column: &Column, name: &str) -> Result<Arc<str>,
     match name {
         labels::ZONE => return Ok(Arc::clone(&offering.zone)),
         labels::CAPACITY_TYPE => return Ok(Arc::from(offering.capacity_type.label())),
+        key if instance.leaves_open(key) => return offering.label(key).map(Arc::from).ok_or(ABSENT),
         labels::REGISTERED | labels::INITIALIZED => return Ok(Arc::from("true")),
         _ => {}
     }

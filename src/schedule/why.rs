@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compile::{Compiled, Shape};
+use super::daemons;
 use super::feasible::{daemon_requests, repelled};
 use super::problem::{NodeSlot, PoolSlot};
 use super::reason::{Reason, Reasons};
@@ -55,6 +56,9 @@ fn of_pool(
     if !pool.ready {
         return Reason::PoolNotReady;
     }
+    if pool.replicas.is_some() {
+        return Reason::PoolFixed;
+    }
     if let Some(taint) = repelled(&pool.taints, &shape.pod, shape.avoids) {
         return Reason::Taint { taint: taint.to_string() };
     }
@@ -83,6 +87,9 @@ fn of_pool(
         })
         .collect();
     if buyable.is_empty() {
+        if daemons::block(compiled, shape, index) {
+            return Reason::DaemonSet;
+        }
         // Zone or capacity type may be what excludes the offerings.
         let zones = shape.alternatives.iter().find_map(|a| a.get(labels::ZONE));
         if let Some(wanted) = zones

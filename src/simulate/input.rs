@@ -17,6 +17,7 @@ use crate::api::demandprofile::DemandProfile;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::kubernetes::{self, KINDS};
 use crate::api::labels::nearest;
+use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
 use crate::api::requestpolicy::RequestPolicy;
 use crate::api::validate::{self, FieldError};
@@ -42,6 +43,8 @@ pub struct Input {
     pub nodes: Vec<NodeWire>,
     /// Pools.
     pub pools: Vec<NodePool>,
+    /// Overlays.
+    pub overlays: Vec<NodeOverlay>,
     /// Classes by name.
     pub classes: BTreeMap<String, EC2NodeClass>,
     /// Request policies.
@@ -83,6 +86,7 @@ pub fn sort(objects: Vec<(Origin, Value)>) -> (Input, Vec<InputError>) {
 /// Kinds of ours that are read, with their group and version.
 const OURS: &[(&str, &str, &str)] = &[
     ("NodePool", "karpenter.sh", "karpenter.sh/v1"),
+    ("NodeOverlay", "karpenter.sh", "karpenter.sh/v1alpha1"),
     ("EC2NodeClass", "karpenter.k8s.aws", "karpenter.k8s.aws/v1"),
     ("RequestPolicy", "harbinger.sh", "harbinger.sh/v1alpha1"),
     ("DemandProfile", "harbinger.sh", "harbinger.sh/v1alpha1"),
@@ -108,6 +112,7 @@ const CLUSTER: &[&str] = &[
     "PriorityClass",
     "StorageClass",
     "NodePool",
+    "NodeOverlay",
     "EC2NodeClass",
     "RequestPolicy",
 ];
@@ -347,6 +352,12 @@ impl Sorter {
                 if let Some(pool) = self.strict::<NodePool>(subject, value) {
                     self.fields(subject, &validate::validate_nodepool(&pool));
                     self.input.pools.push(pool);
+                }
+            }
+            "NodeOverlay" => {
+                if let Some(overlay) = self.strict::<NodeOverlay>(subject, value) {
+                    self.fields(subject, &validate::validate_nodeoverlay(&overlay));
+                    self.input.overlays.push(overlay);
                 }
             }
             "EC2NodeClass" => {

@@ -15,6 +15,8 @@ use crate::cloud::settings::ClassSettings;
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
+use crate::model::overlay::Overlay;
+use crate::plan::overlay;
 use crate::schedule::PoolSlot;
 
 /// The pool that is used when the input has none: what Karpenter's guides start with, both
@@ -73,6 +75,13 @@ pub(super) fn slots(
     let mut slots = Vec::new();
     for object in &input.pools {
         let pool = project::pool(object, true);
+        if pool.replicas.is_some() {
+            report.warnings.push(format!(
+                "NodePool {} keeps a fixed count of nodes (spec.replicas): it buys none for pods, \
+                 and those that it lacks are not in the plan",
+                pool.name
+            ));
+        }
         let class = pool.class.name.to_string();
         if !by_class.contains_key(&class) {
             let found = input.classes.get(&class);
@@ -116,7 +125,25 @@ pub(super) fn slots(
             volume_price,
         });
     }
+    lay_overlays(input, &mut slots, report);
     Ok(slots)
+}
+
+/// Lays the overlays of the input over the types of the pools.
+fn lay_overlays(input: &Input, slots: &mut [PoolSlot], report: &mut Report) {
+    let overlays: Vec<Overlay> = input.overlays.iter().map(project::overlay).collect();
+    let pools: Vec<_> = slots.iter().map(|slot| (&*slot.pool, &slot.types)).collect();
+    let overlaid = overlay::lay(&overlays, &pools);
+    for (name, refusal) in &overlaid.verdicts {
+        if let Some(refusal) = refusal {
+            report.warnings.push(format!("NodeOverlay {name} is not applied: {refusal}"));
+        }
+    }
+    for slot in slots {
+        if let Some(types) = overlaid.types.get(&slot.pool.name) {
+            slot.types = Arc::clone(types);
+        }
+    }
 }
 
 /// Warns of instance types that a pool names and the region does not have. (Those that no region

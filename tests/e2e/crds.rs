@@ -63,7 +63,8 @@ async fn the_api_server_judges_as_the_table_says() -> Result<()> {
 
     // What users type.
     let names =
-        ["nodepools", "nodeclaims", "ec2nc", "ec2ncs", "reqpol", "reservations", "demandprofiles"];
+        ["nodepools", "nodeclaims", "overlays", "ec2nc", "ec2ncs", "reqpol", "reservations",
+         "demandprofiles"];
     for name in names.into_iter().chain(["karpenter", "harbinger"]) {
         plane.kubectl(&["get", name, "-A"], "").await?;
     }

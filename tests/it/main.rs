@@ -12,6 +12,7 @@ mod behaviour;
 mod cli;
 mod help;
 mod mutations;
+mod pools;
 mod scan;
 mod tidy;
 mod usage;

@@ -17,6 +17,7 @@ use harbinger::aws::{Provider, Settings};
 use harbinger::cloud::{Cloud as _, CloudError, LaunchOption, LaunchOrder, LaunchResult};
 use harbinger::model::instance::CapacityType;
 use harbinger::model::labels::Labels;
+use harbinger::model::money::MicroDollarsPerHour;
 use harbinger::model::resources::Resources;
 use harbinger::model::taints::{Taint, TaintEffect};
 use jiff::Timestamp;
@@ -104,6 +105,7 @@ impl World {
                 instance_type,
                 zone: Arc::clone(&offer.zone),
                 capacity_type,
+                reservation: None,
                 price: offer.price,
             })
             .collect();
@@ -120,6 +122,7 @@ impl World {
             token: token.to_owned(),
             count,
             options,
+            priced_by_overlay: false,
             labels: Labels::from([("karpenter.sh/nodepool".to_owned(), "default".to_owned())]),
             taints: vec![Taint::new("karpenter.sh/unregistered", TaintEffect::NoExecute)],
             requests: Resources::default(),
@@ -268,6 +271,105 @@ async fn user_data_makes_the_node_join() {
     assert_eq!(data("BlockDeviceMapping.1.Ebs.VolumeSize"), "20");
     assert_eq!(data("MetadataOptions.HttpTokens"), "required");
     assert!(data("IamInstanceProfile.Name").starts_with("shop_"));
+    world.sound();
+}
+
+#[tokio::test]
+async fn overlaid_prices_make_the_order_of_options_ec2s_own() {
+    let world = world(json!({})).await;
+    for (capacity_type, field, plain, ordered) in [
+        (
+            CapacityType::OnDemand,
+            "OnDemandOptions.AllocationStrategy",
+            "lowest-price",
+            "prioritized",
+        ),
+        (
+            CapacityType::Spot,
+            "SpotOptions.AllocationStrategy",
+            "price-capacity-optimized",
+            "capacity-optimized-prioritized",
+        ),
+    ] {
+        let mut options = world.options(&["m5.large", "m5.xlarge"], capacity_type, 1).await;
+        // The dearest is said to cost nothing.
+        options.reverse();
+        options[0].price = MicroDollarsPerHour::ZERO;
+        for (priced_by_overlay, strategy) in [(false, plain), (true, ordered)] {
+            let token = format!("{capacity_type}-{priced_by_overlay}");
+            let order = LaunchOrder {
+                priced_by_overlay,
+                ..world.order(&token, 1, options.clone())
+            };
+            world.cloud.journal().clear();
+            let launched = world.launch(&order, 1).await.unwrap();
+            assert_eq!(world.cloud.journal().of("CreateFleet")[0].params[field], strategy);
+            let kind = &*launched.instances[0].instance_type;
+            assert_eq!(kind == &*options[0].instance_type, priced_by_overlay, "{strategy}: {kind}");
+        }
+    }
+    world.sound();
+}
+
+#[tokio::test]
+async fn reserved_capacity_is_found_counted_and_drawn_on() {
+    let terms = json!({"capacityReservationSelectorTerms": [{"tags": {"team": "ml"}}, {"id": "cr-0"}]});
+    let mut world = unresolved(terms).await;
+    let reservation = |left, team: &str| bed::Reservation {
+        instance_type: "m5.large".to_owned(),
+        zone: format!("{REGION}a"),
+        left,
+        tags: BTreeMap::from([("team".to_owned(), team.to_owned())]),
+    };
+    world.cloud.reservations().set("cr-1", reservation(3, "ml"));
+    world.cloud.reservations().set("cr-2", reservation(9, "web"));
+    let status = world.provider.resolve(&world.class, at(0)).await.unwrap();
+    assert_eq!(reason(&status, "CapacityReservationsReady"), "True CapacityReservationsReady");
+    let found: Vec<&str> = status.capacity_reservations.iter().map(|one| &*one.id).collect();
+    assert_eq!(found, ["cr-1"]);
+    world.class.status = Some(status);
+    let reserved = async |seconds| {
+        let catalog = world.provider.instance_types(&world.class, at(seconds)).await.unwrap();
+        let m5 = catalog.types.iter().find(|kind| &*kind.name == "m5.large").unwrap().clone();
+        let mut all = m5.offerings.iter().filter(|offer| offer.reserved.is_some());
+        let one = all.next().unwrap().clone();
+        assert!(all.next().is_none());
+        one
+    };
+    let offer = reserved(1).await;
+    assert_eq!((offer.capacity_type, &*offer.zone), (CapacityType::Reserved, "us-west-2a"));
+    assert!(offer.available && offer.price < MicroDollarsPerHour(100), "{}", offer.price);
+    let option = LaunchOption {
+        instance_type: "m5.large".into(),
+        zone: Arc::clone(&offer.zone),
+        capacity_type: CapacityType::Reserved,
+        reservation: offer.reserved.map(|reserved| reserved.reservation),
+        price: offer.price,
+    };
+    let order = world.order("r-1", 2, vec![option.clone()]);
+    let launched = world.launch(&order, 2).await.unwrap();
+    assert_eq!(launched.instances.len(), 2);
+    assert_eq!(launched.instances[0].capacity_type, Some(CapacityType::Reserved));
+    assert_eq!(launched.instances[0].reservation.as_ref().map(|of| &*of.id), Some("cr-1"));
+    let created = world.cloud.journal().of("CreateLaunchTemplate");
+    let named = "LaunchTemplateData.CapacityReservationSpecification";
+    let of = |field: &str| created[0].params[&format!("{named}.{field}")].as_str();
+    assert_eq!(of("CapacityReservationPreference"), "capacity-reservations-only");
+    assert_eq!(of("CapacityReservationTarget.CapacityReservationId"), "cr-1");
+    // Counted at once, without asking EC2.
+    assert_eq!(reserved(3).await.reserved.unwrap().left, 1);
+    // Somebody else was faster.
+    world.cloud.reservations().set("cr-1", reservation(0, "ml"));
+    let error = world.launch(&world.order("r-2", 1, vec![option]), 4).await.unwrap_err();
+    assert!(matches!(error, CloudError::InsufficientCapacity { .. }), "{error}");
+    assert!(!reserved(5).await.available);
+    // What is bought otherwise leaves reservations alone.
+    let bought = world.options(&["m5.large"], CapacityType::OnDemand, 6).await;
+    assert!(!bought.is_empty(), "on-demand capacity of the type is not short");
+    world.cloud.journal().clear();
+    world.launch(&world.order("r-3", 1, bought), 6).await.unwrap();
+    let created = world.cloud.journal().of("CreateLaunchTemplate");
+    assert_eq!(created[0].params[&format!("{named}.CapacityReservationPreference")], "none");
     world.sound();
 }
 
@@ -485,6 +587,7 @@ async fn wide_orders_need_few_templates_and_one_call() {
                 instance_type: Arc::clone(&kind.name),
                 zone: Arc::clone(&offer.zone),
                 capacity_type: offer.capacity_type,
+                reservation: None,
                 price: offer.price,
             })
         })

@@ -10,6 +10,7 @@ fn option(kind: &str, capacity_type: CapacityType, price: i64) -> LaunchOption {
         instance_type: kind.into(),
         zone: "us-west-2a".into(),
         capacity_type,
+        reservation: None,
         price: MicroDollarsPerHour(price),
     }
 }
@@ -21,6 +22,7 @@ fn order(options: Vec<LaunchOption>) -> LaunchOrder {
         token: "t".to_owned(),
         count: 1,
         options,
+        priced_by_overlay: false,
         labels: Labels::new(),
         taints: Vec::new(),
         requests: Resources::default(),

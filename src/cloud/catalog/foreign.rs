@@ -175,6 +175,7 @@ fn instance_type(index: usize, entry: Entry) -> Result<InstanceType, CatalogErro
             capacity_type,
             price,
             available,
+            reserved: None,
         })
         .collect();
     Ok(InstanceType {

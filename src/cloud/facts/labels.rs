@@ -53,7 +53,12 @@ impl Facts {
     ) -> Requirements {
         let mut all = Requirements::new();
         self.standard(&mut all, family, region, zones, offerings);
+        let reserved = offerings.iter().any(|offering| offering.reserved.is_some());
         for key in KEYS {
+            // Then it is the offering that decides.
+            if reserved && key.starts_with("capacity-reservation-") {
+                continue;
+            }
             let requirement = match self.label(key) {
                 Some(value) => Requirement::one_of([&*value]),
                 None if key == "instance-tenancy" => Requirement::one_of(["default", "dedicated"]),

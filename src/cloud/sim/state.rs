@@ -161,6 +161,7 @@ impl State {
             instance_type: Arc::clone(&option.instance_type),
             zone: Arc::clone(&option.zone),
             capacity_type: Some(option.capacity_type),
+            reservation: option.reservation.clone(),
             image_id: "ami-simulated".into(),
             pool: Arc::clone(&order.pool),
             tags: order.tags.clone(),

@@ -26,6 +26,7 @@ fn order(token: &str, count: u32) -> LaunchOrder {
         instance_type: kind.into(),
         zone: zone.into(),
         capacity_type: CapacityType::Spot,
+        reservation: None,
         price: MicroDollarsPerHour(1),
     };
     LaunchOrder {
@@ -34,6 +35,7 @@ fn order(token: &str, count: u32) -> LaunchOrder {
         token: token.to_owned(),
         count,
         options: vec![option("m5.large", "us-west-2a"), option("m5.large", "us-west-2b")],
+        priced_by_overlay: false,
         labels: Labels::new(),
         taints: Vec::new(),
         requests: Resources::default(),

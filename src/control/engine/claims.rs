@@ -6,9 +6,9 @@ use super::{Engine, Message, NOMINATION_LAG};
 use crate::cloud::Cloud;
 use crate::control::{Clock, launch, lifecycle, termination};
 use crate::model::claim::{Claim, ClaimStage};
+use crate::plan::draft::launch_group;
 use crate::plan::lifecycle::{self as life, Step};
 use crate::plan::nominate::nominations;
-use crate::plan::provision;
 use crate::server::ApiServer;
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
@@ -70,7 +70,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 
     /// Takes up the launch of a claim that another leader (or we) left unlaunched.
     fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
-        let Some(group) = provision::launch_group(claim).map(Arc::<str>::from) else { return };
+        let Some(group) = launch_group(claim).map(Arc::<str>::from) else { return };
         // Claims of one plan are created within moments; wait until all have come.
         if self.busy.contains(&group)
             || self.just_made.contains_key(&claim.name)
@@ -90,13 +90,13 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let in_group =
-            |other: &&Arc<Claim>| provision::launch_group(other).is_some_and(|id| *id == *group);
+            |other: &&Arc<Claim>| launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
-        if !self.catalogs.borrow().contains_key(&claim.class.name) {
+        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
+        if self.catalogs.borrow().of(&pool).is_none() {
             return;
         }
-        let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };
         self.busy.insert(Arc::clone(&group));
         let (context, done) = (self.context.clone(), self.outbox.clone());
         let offers = self.offers();

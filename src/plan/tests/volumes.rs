@@ -7,7 +7,7 @@ use crate::plan::nominate::nominations;
 /// A StatefulSet of pods that bring a claim each; types are twice as dear in zone b.
 fn world(desired: u32) -> World {
     let mut world = World::new();
-    let catalog = world.catalogs.get_mut("c").unwrap();
+    let mut catalog = world.catalogs.of(&world.state.snapshot().pools["p"]).unwrap();
     let types = catalog.types.iter().map(|instance| {
         let mut instance = (**instance).clone();
         let mut dear = instance.offerings[0].clone();
@@ -17,6 +17,7 @@ fn world(desired: u32) -> World {
         Arc::new(instance)
     });
     catalog.types = types.collect();
+    world.catalogs.insert("c".into(), catalog);
     let class = StorageClass {
         name: "fast".into(),
         provisioner: "d".into(),

@@ -1,5 +1,4 @@
-//! Answers to what moto does not know: prices, spot history, reservations, placement groups, the
-//! cluster.
+//! Answers to what moto does not know: prices, spot history, placement groups, the cluster.
 
 use serde_json::{Value, json};
 
@@ -37,7 +36,6 @@ pub(super) fn answer(
     match (call.service.as_str(), call.action.as_str()) {
         ("pricing", "GetProducts") => Some(products(call, market, region)),
         ("ec2", "DescribeSpotPriceHistory") => Some(spot_history(call, market, region)),
-        ("ec2", "DescribeCapacityReservations") => Some(empty(call, "capacityReservationSet")),
         ("ec2", "DescribePlacementGroups") => Some(empty(call, "placementGroupSet")),
         ("eks", action) => {
             let cluster = cluster?;

@@ -108,24 +108,46 @@ impl Fleet {
                     outcomes.push(Outcome { offer, capacity_type: *kind, result: Err(refusal) });
                     continue;
                 }
-                let granted = inner.market.lock().reserve(&pool, wanted);
+                let name = get(&offer.template, "LaunchTemplateName");
+                let drawn = inner.reservations.lock().of_template(name).map(str::to_owned);
+                let refund = |count| match &drawn {
+                    Some(id) => inner.reservations.lock().refund(id, count),
+                    None => inner.market.lock().refund(&pool, count),
+                };
+                let granted = match &drawn {
+                    Some(id) => inner.reservations.lock().draw(
+                        id,
+                        &pool.instance_type,
+                        &pool.zone,
+                        wanted,
+                    ),
+                    None => inner.market.lock().reserve(&pool, wanted),
+                };
                 if granted > 0 {
                     let reply = inner
                         .forward(call, Some(encode(&offer.request(call, *kind, granted))))
                         .await?;
                     if reply.status != StatusCode::OK.as_u16() {
-                        inner.market.lock().refund(&pool, granted);
+                        refund(granted);
                         return Ok(Carried::from(reply));
                     }
                     let answer = Element::parse(&reply.text())?;
                     let launched = Launched::read(&answer);
-                    inner.market.lock().launched(&pool, &launched.instance_ids);
+                    match &drawn {
+                        Some(id) => {
+                            inner.reservations.lock().launched(id, &launched.instance_ids);
+                        }
+                        None => inner.market.lock().launched(&pool, &launched.instance_ids),
+                    }
                     fleet_id.get_or_insert_with(|| answer.text_at("fleetId").to_owned());
                     outcomes.push(Outcome { offer, capacity_type: *kind, result: Ok(launched) });
                     wanted -= granted;
                 }
                 if wanted > 0 {
-                    let result = Err(no_capacity(&pool));
+                    let result = Err(match &drawn {
+                        Some(id) => used_up(id),
+                        None => no_capacity(&pool),
+                    });
                     outcomes.push(Outcome { offer, capacity_type: *kind, result });
                 }
             }
@@ -242,6 +264,14 @@ fn no_capacity(pool: &Pool) -> (String, String) {
         pool.instance_type, pool.zone
     );
     ("InsufficientInstanceCapacity".to_owned(), message)
+}
+
+fn used_up(reservation: &str) -> (String, String) {
+    let message = format!(
+        "The requested reservation does not have sufficient compatible and available capacity for \
+         this request: {reservation}."
+    );
+    ("ReservationCapacityExceeded".to_owned(), message)
 }
 
 impl Launched {

@@ -32,6 +32,7 @@ use super::fleet::Fleet;
 use super::journal::{Entry, Journal};
 use super::market::{Market, Pool};
 use super::moto::Catalog;
+use super::reservations::Reservations;
 use super::rules::{Effect, Rules};
 use super::xml::Element;
 use crate::http::{self, Reply};
@@ -69,6 +70,7 @@ pub(super) struct Inner {
     moto: AwsClient,
     pub(super) market: Mutex<Market>,
     pub(super) rules: Mutex<Rules>,
+    pub(super) reservations: Mutex<Reservations>,
     journal: Journal,
     cluster: Mutex<Option<Cluster>>,
     tokens: token::Memory,
@@ -88,6 +90,7 @@ impl Proxy {
             moto,
             market: Mutex::default(),
             rules: Mutex::default(),
+            reservations: Mutex::default(),
             journal: Journal::default(),
             cluster: Mutex::default(),
             tokens: token::Memory::default(),
@@ -113,6 +116,11 @@ impl Proxy {
     /// Faults, to add to or clear.
     pub fn rules(&self) -> parking_lot::MutexGuard<'_, Rules> {
         self.inner.rules.lock()
+    }
+
+    /// Capacity reservations, to look at or change.
+    pub fn reservations(&self) -> parking_lot::MutexGuard<'_, Reservations> {
+        self.inner.reservations.lock()
     }
 
     /// What was asked so far.
@@ -228,6 +236,10 @@ impl Inner {
         if let Some(fleet) = fleet {
             return fleet.launch(call, self).await;
         }
+        if call.action == "DescribeCapacityReservations" {
+            return Ok(self.reservations.lock().describe(call).into());
+        }
+        self.reservations.lock().note(call);
         let cluster = self.cluster.lock().clone();
         let canned =
             canned::answer(call, &self.market.lock(), self.moto.region(), cluster.as_ref());
@@ -292,6 +304,8 @@ impl Inner {
         if !carried.terminated.is_empty() {
             let mut market = self.market.lock();
             carried.terminated.iter().for_each(|id| market.give_back(id));
+            let mut reservations = self.reservations.lock();
+            carried.terminated.iter().for_each(|id| reservations.give_back(id));
             events.push(Event::Terminated { instance_ids: carried.terminated.clone() });
         }
         for event in events {

@@ -365,6 +365,7 @@ fn instance(name: &str, arch: &str, cores: i64, gib: i64, devices: i64) -> Arc<I
         capacity_type,
         price: MicroDollarsPerHour(price),
         available: true,
+        reserved: None,
     };
     let mut offerings: Vec<Offering> =
         ["a", "b", "c"].map(|zone| offer(zone, CapacityType::OnDemand, price)).into();
