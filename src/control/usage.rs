@@ -136,12 +136,13 @@ impl Learner {
                 }
                 self.urgent.extend(killed);
                 context.metrics.usage_containers.set(i64::try_from(book.len()).unwrap_or(i64::MAX));
+                let book = Arc::new(book);
                 self.write(context, settings, &book, now).await;
-                self.book = Some(book);
+                self.book = Arc::into_inner(book);
             }
             // What was written is read again.
             Err(error) => {
-                tracing::error!(%error, "what was learned since the last checkpoint is lost")
+                tracing::error!(%error, "what was learned since the last checkpoint is lost");
             }
         }
     }
@@ -202,12 +203,13 @@ impl Learner {
         }
     }
 
-    /// Writes the namespaces whose turn it is, those with kills first.
+    /// Writes the namespaces whose turn it is, those with kills first, those without any container
+    /// that is still known last.
     async fn write<A: ApiServer, C, K>(
         &mut self,
         context: &Context<A, C, K>,
         settings: Settings,
-        book: &Book,
+        book: &Arc<Book>,
         now: i64,
     ) {
         let due = now - i64::try_from(settings.checkpoint.as_secs()).unwrap_or(i64::MAX);
@@ -219,6 +221,7 @@ impl Learner {
             .urgent
             .iter()
             .chain(book.namespaces().filter(is_due))
+            .chain(self.written.keys().filter(|namespace| !book.knows(namespace)))
             .take(MOST_WRITES)
             .cloned()
             .collect();
@@ -228,6 +231,9 @@ impl Learner {
                 Ok(()) => {
                     written.at = now;
                     self.urgent.remove(&namespace);
+                    if !book.knows(&namespace) {
+                        self.written.remove(&namespace);
+                    }
                 }
                 Err(error) => {
                     let outcome = Outcome::Failed(error.to_string());
@@ -250,11 +256,13 @@ fn place_of(name: &str) -> Option<usize> {
 /// Writes the parts of a namespace that differ from what was written.
 async fn write<A: ApiServer, C, K>(
     context: &Context<A, C, K>,
-    book: &Book,
-    namespace: &str,
+    book: &Arc<Book>,
+    namespace: &Arc<str>,
     written: &mut Written,
 ) -> Result<(), ApiError> {
-    let parts = book.checkpoint(namespace);
+    let (of, name) = (Arc::clone(book), Arc::clone(namespace));
+    let parts = tokio::task::spawn_blocking(move || of.checkpoint(&name)).await;
+    let parts = parts.map_err(|error| ApiError::Transient(error.to_string()))?;
     let count = parts.len();
     written.parts.resize(written.parts.len().max(count), String::new());
     for (place, part) in parts.into_iter().enumerate() {
@@ -263,7 +271,7 @@ async fn write<A: ApiServer, C, K>(
             continue;
         }
         let profile = Profile {
-            namespace: namespace.to_owned(),
+            namespace: namespace.to_string(),
             name: name_of(place),
             containers: part.containers,
             data: part.data,

@@ -121,6 +121,11 @@ impl Book {
         self.namespaces.keys()
     }
 
+    /// Whether anything is known of a namespace.
+    pub fn knows(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
+    }
+
     /// Containers that are known.
     pub fn len(&self) -> usize {
         self.count
