@@ -18,7 +18,7 @@ demo: tools ## Starts the control plane and shows pods that never wait
 	cargo run --release --package testbed --bin demo
 
 lint-tools: ## Installs cargo-deny into the cache
-	@testbed/tools/build.sh lint
+	@testbed/tools/lint.sh
 
 lint: lint-tools ## Formatting, clippy, licences and sources
 	cargo fmt --all --check

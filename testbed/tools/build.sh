@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # Builds the real control plane and its companions, and the EC2 emulator's environment, once per
 # version, into a cache. Prints the folder of the binaries as its last line.
-#
-#   build.sh          control plane, helm, kubeconform, cert-manager, moto
-#   build.sh lint     cargo-deny
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 cache="${HARBINGER_CACHE:-$HOME/.cache/harbinger}"
@@ -11,17 +8,6 @@ mkdir -p "$cache"
 
 kubernetes=v1.37.2
 helm=v4.3.1
-cargo_deny=0.20.2
-
-# Installs cargo-deny at its version.
-lint() {
-  local root="$cache/cargo-deny-$cargo_deny"
-  if [ ! -x "$root/bin/cargo-deny" ]; then
-    CARGO_TARGET_DIR="$cache/cargo-deny-build" cargo install --quiet --locked --root "$root" "cargo-deny@$cargo_deny"
-    rm -rf "$cache/cargo-deny-build"
-  fi
-  echo "$root/bin"
-}
 
 # A folder named by what it is made from: an unchanged recipe is found again at once.
 go_tools() {
@@ -72,9 +58,5 @@ moto() {
   ln -sfn "$dir" "$cache/moto/current"
 }
 
-if [ "${1:-}" = lint ]; then
-  lint
-else
-  moto
-  go_tools
-fi
+moto
+go_tools

@@ -56,7 +56,7 @@ async fn advice_asks_the_provisioner_and_does_without() {
         min_available: None,
         max_unavailable: Some(crate::model::companions::Amount::Count(0)),
     };
-    Arc::make_mut(&mut facts.budgets).insert(("shop".into(), "b".into()), budget);
+    Arc::make_mut(&mut facts.budgets).insert(("shop".into(), "b".into()), Arc::new(budget));
     context.facts.store(Arc::new(facts));
     let running = start(settings(fixed(&made)), context).await;
     let mut client = Client::connect(running.addr, &made.ca, false).await;

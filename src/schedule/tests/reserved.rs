@@ -175,7 +175,8 @@ proptest! {
         prop_assert!(violations.is_empty(), "{:?}", violations);
         let used = used(&problem, &solution);
         for (at, left) in left.iter().enumerate() {
-            prop_assert!(used.get(&format!("cr-{at}")).copied().unwrap_or(0) <= *left as usize);
+            let drawn = used.get(&format!("cr-{at}")).copied().unwrap_or(0);
+            prop_assert!(drawn <= *left as usize, "{} of {}", drawn, left);
         }
         prop_assert_eq!(solve::solve(&problem).cost, solution.cost);
     }
