@@ -265,7 +265,7 @@ async fn workloads(watches: Watches, policies: Policies, outbox: mpsc::Sender<Me
             match tokio::time::timeout(RELEARN, versions.changed()).await {
                 Ok(Err(_)) => return,
                 Ok(Ok(())) => break,
-                Err(_) if snapshot.load().learns() => break,
+                Err(_) if policies.snapshot.load().learns() => break,
                 Err(_) => {}
             }
         }
