@@ -175,7 +175,8 @@ proptest! {
         prop_assert!(violations.is_empty(), "{:?}", violations);
         let used = used(&problem, &solution);
         for (at, left) in left.iter().enumerate() {
-            prop_assert!(used.get(&format!("cr-{at}")).copied().unwrap_or(0) <= *left as usize);
+            let count = used.get(&format!("cr-{at}")).copied().unwrap_or(0);
+            prop_assert!(count <= *left as usize, "{} of {}", count, left);
         }
         prop_assert_eq!(solve::solve(&problem).cost, solution.cost);
     }
