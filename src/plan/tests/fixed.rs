@@ -152,6 +152,8 @@ fn surplus_goes_in_order() {
     held.node_name = Some(Arc::clone(&nodes[3]));
     world.state.apply(Event::Pods(Change::Upsert(held)));
     set(&mut world, 5, None);
+    // Names follow from the plan's seed.
+    world.plans += 1;
     let pending = lacking(&world).claims;
     write(&mut world, &pending);
     let order = [

@@ -19,7 +19,9 @@ const PORT: &str =
 
 fn with(daemon: Arc<PodShape>, pods: &[(u32, Arc<PodShape>)]) -> Problem {
     let heavy = pool("heavy", 9, &[(labels::CAPACITY_TYPE, "on-demand"), (labels::ARCH, "amd64")]);
-    Problem { daemons: vec![daemon], ..problem(pods, vec![on_demand(), heavy]) }
+    // Improvement may put a pod on a lighter pool's node that is bought anyway.
+    let options = Options { bound: true, ..Options::default() };
+    Problem { daemons: vec![daemon], options, ..problem(pods, vec![on_demand(), heavy]) }
 }
 
 fn pools_of(problem: &Problem) -> Vec<String> {
