@@ -7,7 +7,7 @@ use crate::model::failure::{Failure, FailureKind, Owner};
 
 /// Failures within [`WINDOW`] that make a loop. One is an accident, two may be one bad node; the
 /// third comes from the workload itself.
-pub const LOOP: usize = 3;
+pub(super) const LOOP: usize = 3;
 
 /// How long a failure counts towards a loop, seconds. The kubelet keeps a node under pressure closed
 /// for five minutes (`--eviction-pressure-transition-period`), so a pod that is evicted wherever it
