@@ -19,6 +19,7 @@ mod door;
 mod fixed;
 mod install;
 mod manifests;
+mod overlays;
 mod policies;
 mod provision;
 mod reserved;
