@@ -19,8 +19,10 @@ pub(crate) const PRICE_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?$";
 pub(crate) const ADJUSTMENT_PATTERN: &str =
     r"^([+-][0-9]*\.?[0-9]+|\+[0-9]*\.?[0-9]+%|-[0-9]{1,2}(\.[0-9]+)?%|-100%)$";
 
-pub(crate) const ONE_PRICE: CelRule =
-    ("!has(self.price) || !has(self.priceAdjustment)", "cannot set both 'price' and 'priceAdjustment'");
+pub(crate) const ONE_PRICE: CelRule = (
+    "!has(self.price) || !has(self.priceAdjustment)",
+    "cannot set both 'price' and 'priceAdjustment'",
+);
 pub(crate) const EXTENDED_ONLY: CelRule = (
     "self.all(x, !(x in ['cpu', 'memory', 'ephemeral-storage', 'pods']))",
     "invalid resource restricted",

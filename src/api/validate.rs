@@ -319,7 +319,8 @@ mod tests {
                 "capacity": {"example.com/card": -1}, "price": "1".repeat(65),
             },
         });
-        let long = format!("spec.price: \"{}\": is not a price; write fewer digits", "1".repeat(65));
+        let long =
+            format!("spec.price: \"{}\": is not a price; write fewer digits", "1".repeat(65));
         let expected = [
             "spec.requirements[0].values: \"Spot\": must name at least 1 of on-demand, spot, reserved",
             "spec.capacity[example.com/card]: \"-1\": must not be negative",

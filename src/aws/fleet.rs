@@ -13,8 +13,8 @@ use aws_sdk_ec2::types::{
     DefaultTargetCapacityType, FleetLaunchTemplateConfigRequest,
     FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
     FleetOnDemandAllocationStrategy, FleetReservationType, FleetType, OnDemandOptionsRequest,
-    ReservedCapacityOptionsRequest, ResourceType,
-    SpotAllocationStrategy, SpotOptionsRequest, TargetCapacitySpecificationRequest,
+    ReservedCapacityOptionsRequest, ResourceType, SpotAllocationStrategy, SpotOptionsRequest,
+    TargetCapacitySpecificationRequest,
 };
 use jiff::{SignedDuration, Timestamp};
 

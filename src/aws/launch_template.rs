@@ -103,8 +103,7 @@ impl Provider {
         by_need
             .into_iter()
             .map(|((image, max_pods, efa), types)| {
-                let template =
-                    self.template(order, &settings, first, image, max_pods, efa)?;
+                let template = self.template(order, &settings, first, image, max_pods, efa)?;
                 let name = format!("{PREFIX}{}", template.digest());
                 Ok(Group { name, template: Arc::new(template), types, max_pods })
             })

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::types::{
     CapacityReservationPreference, CapacityReservationTarget,
     ConnectionTrackingSpecificationRequest, LaunchTemplateBlockDeviceMappingRequest,
-    LaunchTemplateCapacityReservationSpecificationRequest, LaunchTemplateCpuOptionsRequest, LaunchTemplateEbsBlockDeviceRequest,
-    LaunchTemplateEnclaveOptionsRequest, LaunchTemplateIamInstanceProfileSpecificationRequest,
-    LaunchTemplateInstanceMarketOptionsRequest, LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateInstanceMetadataTagsState,
+    LaunchTemplateCapacityReservationSpecificationRequest, LaunchTemplateCpuOptionsRequest,
+    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateEnclaveOptionsRequest,
+    LaunchTemplateIamInstanceProfileSpecificationRequest,
+    LaunchTemplateInstanceMarketOptionsRequest, LaunchTemplateInstanceMetadataOptionsRequest,
+    LaunchTemplateInstanceMetadataTagsState,
     LaunchTemplateInstanceNetworkInterfaceSpecificationRequest, LaunchTemplatePlacementRequest,
     LaunchTemplateTagSpecificationRequest, LaunchTemplatesMonitoringRequest, MarketType,
     NestedVirtualizationSpecification, RequestLaunchTemplateData, ResourceType, VolumeType,
@@ -20,8 +22,8 @@ use crate::api::ec2nodeclass::{
     NetworkInterface, PlacementGroupSelector,
 };
 use crate::cloud::settings::gibibytes;
-use crate::model::instance::CapacityReservation;
 use crate::model::digest::hex;
+use crate::model::instance::CapacityReservation;
 
 type InterfaceRequest = LaunchTemplateInstanceNetworkInterfaceSpecificationRequest;
 

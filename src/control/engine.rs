@@ -379,8 +379,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let now = self.now();
-        self.just_made
-            .retain(|name, (made, _)| !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG);
+        self.just_made.retain(|name, (made, _)| {
+            !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG
+        });
         let just_made = self.just_made.clone();
         self.observe(&snapshot, now);
         let waiting: BTreeSet<Arc<str>> = snapshot
@@ -576,7 +577,8 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let pod_events = &self.pod_events;
         let last_pod_event = |node: &str| pod_events.get(node).copied().unwrap_or(0);
         let ends = empty::to_end(&snapshot, &self.assignments, &self.holds, &last_pod_event, now);
-        let surplus = self.surplus(&snapshot, now).into_iter().map(|claim| (claim, "overprovisioned"));
+        let surplus =
+            self.surplus(&snapshot, now).into_iter().map(|claim| (claim, "overprovisioned"));
         for (claim, reason) in ends.into_iter().chain(surplus) {
             if (reason == "empty" && !planned) || !self.busy.insert(Arc::clone(&claim.name)) {
                 continue;

@@ -165,7 +165,8 @@ fn options_of(claim: &Claim, pool: &Pool, catalogs: &Catalogs) -> Vec<LaunchChoi
     let Some(catalog) = catalogs.of(pool) else { return Vec::new() };
     let asked = Asked::of(&claim.requirements);
     let mut options = Vec::new();
-    let fits = |kind: &&Arc<InstanceType>| claim.requirements.conflict(&kind.requirements).is_none();
+    let fits =
+        |kind: &&Arc<InstanceType>| claim.requirements.conflict(&kind.requirements).is_none();
     for instance in catalog.types.iter().filter(fits) {
         for offering in instance.offerings.iter().filter(|offering| offering.available) {
             if asked.met_by(offering) {

@@ -54,9 +54,10 @@ impl Catalogs {
             Arc::ptr_eq(&a.types, &b.types) && a.volume_price == b.volume_price
         };
         let changed = self.classes.len() != classes.len()
-            || self.classes.iter().any(|(name, old)| {
-                classes.get(name).is_none_or(|new| !same(old, new))
-            });
+            || self
+                .classes
+                .iter()
+                .any(|(name, old)| classes.get(name).is_none_or(|new| !same(old, new)));
         self.classes = classes;
         changed
     }

@@ -94,11 +94,8 @@ pub fn surplus(
     ending: &dyn Fn(&str) -> bool,
     holds: &BTreeSet<Arc<str>>,
 ) -> Vec<Arc<Claim>> {
-    let fixed: BTreeMap<&str, u32> = snapshot
-        .pools
-        .values()
-        .filter_map(|pool| Some((&*pool.name, pool.replicas?)))
-        .collect();
+    let fixed: BTreeMap<&str, u32> =
+        snapshot.pools.values().filter_map(|pool| Some((&*pool.name, pool.replicas?))).collect();
     if fixed.is_empty() {
         return Vec::new();
     }

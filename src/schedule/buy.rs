@@ -46,14 +46,10 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         for node in open {
             nodes[compiled.offers.columns[node.column].pool] += i64::from(node.copies);
         }
-        let slack = model
-            .limits
-            .iter()
-            .zip(limits)
-            .map(|(limit, left)| match limit {
-                Limit::Pool(pool, _) => left.max(&0) / nodes[*pool].max(1),
-                Limit::Reservation(_) => 0,
-            });
+        let slack = model.limits.iter().zip(limits).map(|(limit, left)| match limit {
+            Limit::Pool(pool, _) => left.max(&0) / nodes[*pool].max(1),
+            Limit::Reservation(_) => 0,
+        });
         Self {
             model,
             left: compiled.shapes.iter().map(|shape| shape.demands.clone()).collect(),

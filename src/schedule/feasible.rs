@@ -145,7 +145,8 @@ fn zones_meet(
     alternative: &Requirements,
 ) -> bool {
     let asked = Asked::of(alternative);
-    instance.offerings.iter().any(|offering| {
-        pool.is_none_or(|r| r.allows(&offering.zone)) && asked.met_by(offering)
-    })
+    instance
+        .offerings
+        .iter()
+        .any(|offering| pool.is_none_or(|r| r.allows(&offering.zone)) && asked.met_by(offering))
 }

@@ -31,7 +31,8 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
         let pool = compiled.offers.columns[column].pool;
         (compiled.problem.pools[pool].pool.weight, compiled.reserves(column))
     };
-    let mut weights: Vec<(i32, bool)> = packer.open.iter().map(|open| weight(open.column)).collect();
+    let mut weights: Vec<(i32, bool)> =
+        packer.open.iter().map(|open| weight(open.column)).collect();
     weights.sort_unstable();
     weights.dedup();
     let by_weight: Vec<((i32, bool), Vec<usize>)> = weights

@@ -101,7 +101,9 @@ impl Removals {
             || !pod.pod_anti_affinity.is_empty()
             || !pod.host_ports.is_empty()
             || !pod.claims.is_empty();
-        !wishes && !rules && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces, |_| true))
+        !wishes
+            && !rules
+            && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces, |_| true))
     }
 
     fn by_index(&mut self, removed: &[usize], pods: &Moving) -> Solution {

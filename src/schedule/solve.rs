@@ -133,11 +133,7 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
     let weights: BTreeSet<i32> = pools.iter().map(|slot| slot.pool.weight).collect();
     let priorities: BTreeSet<i32> = model.groups.iter().map(|group| group.priority).collect();
     for weight in weights.into_iter().rev() {
-        let (reserved, bought): (Vec<usize>, Vec<usize>) = (0..model
-            .compiled
-            .offers
-            .columns
-            .len())
+        let (reserved, bought): (Vec<usize>, Vec<usize>) = (0..model.compiled.offers.columns.len())
             .filter(|index| pools[model.compiled.offers.columns[*index].pool].pool.weight == weight)
             .partition(|index| model.compiled.reserves(*index));
         let columns = [reserved, bought];

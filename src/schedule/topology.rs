@@ -341,7 +341,9 @@ fn domain_of(problem: &Problem, column: &Column, name: &str) -> Result<Arc<str>,
     match name {
         labels::ZONE => return Ok(Arc::clone(&offering.zone)),
         labels::CAPACITY_TYPE => return Ok(Arc::from(offering.capacity_type.label())),
-        key if instance.leaves_open(key) => return offering.label(key).map(Arc::from).ok_or(ABSENT),
+        key if instance.leaves_open(key) => {
+            return offering.label(key).map(Arc::from).ok_or(ABSENT);
+        }
         labels::REGISTERED | labels::INITIALIZED => return Ok(Arc::from("true")),
         _ => {}
     }

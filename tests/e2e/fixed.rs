@@ -28,9 +28,11 @@ spec:
 /// Waits until the pool has so many nodes that are ready, no other, and says so.
 async fn has(world: &World, count: usize) -> Result<Vec<String>> {
     let nodes = Api::<Node>::all(world.plane.client());
-    let ours = ListParams::default().labels("karpenter.sh/nodepool=fixed,karpenter.sh/initialized=true");
+    let ours =
+        ListParams::default().labels("karpenter.sh/nodepool=fixed,karpenter.sh/initialized=true");
     poll::until("the pool's nodes", DEADLINE, async || {
-        let names: Vec<String> = nodes.list(&ours).await?.items.iter().map(ResourceExt::name_any).collect();
+        let names: Vec<String> =
+            nodes.list(&ours).await?.items.iter().map(ResourceExt::name_any).collect();
         ensure!(names.len() == count, "{names:?}, not {count}");
         let path = "jsonpath={.status.nodes}";
         let told = world.plane.kubectl(&["get", "nodepool", "fixed", "-o", path], "").await?;
@@ -64,7 +66,10 @@ async fn a_pool_keeps_the_count_that_it_is_scaled_to() -> Result<()> {
     let pods = world.running(&namespace, 1).await?;
     let host = pods[0].spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;
     ensure!(has(&world, 3).await?.contains(&host), "{host} is of another pool");
-    ensure!(world.cloud.journal().of("CreateFleet").len() == bought, "a node was bought for the pod");
+    ensure!(
+        world.cloud.journal().of("CreateFleet").len() == bought,
+        "a node was bought for the pod"
+    );
 
     // Empty nodes go first, and the pod stays where it is.
     scale(&world, 1).await?;

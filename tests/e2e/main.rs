@@ -21,6 +21,7 @@ mod gotcha;
 mod install;
 mod load;
 mod manifests;
+mod overlays;
 mod policies;
 mod provision;
 mod reserved;

@@ -105,7 +105,10 @@ fn an_overlay_adds_what_a_device_plugin_will() {
 #[test]
 fn a_broken_overlay_is_told_with_a_fix() {
     let folder = Folder::new();
-    folder.file("o.yaml", &overlay("o", "{requirements: [], priceAdjustment: 10%, capacity: {cpu: 1}}"));
+    folder.file(
+        "o.yaml",
+        &overlay("o", "{requirements: [], priceAdjustment: 10%, capacity: {cpu: 1}}"),
+    );
     let output = harbinger(&["simulate", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     let errors = text(&output.stderr);
@@ -130,7 +133,10 @@ fn requirements_hold_with_every_operator() {
         (format!("{{key: {size}, operator: NotIn, values: [large, xlarge]}}"), "m5.2xlarge"),
         (format!("{{key: {family}, operator: Exists}}"), "m5.large"),
         ("{key: karpenter.k8s.aws/instance-local-nvme, operator: Exists}".to_owned(), "m5d.large"),
-        ("{key: karpenter.k8s.aws/instance-gpu-count, operator: DoesNotExist}".to_owned(), "m5.large"),
+        (
+            "{key: karpenter.k8s.aws/instance-gpu-count, operator: DoesNotExist}".to_owned(),
+            "m5.large",
+        ),
     ];
     for (requirement, expected) in cases {
         let list = types("m5.large, m5.xlarge, m5.2xlarge, m5d.large");
@@ -144,9 +150,14 @@ fn requirements_hold_with_every_operator() {
 fn min_values_are_kept_or_told() {
     let varied = |least: u32| {
         let list = types("m5.large, m6i.large, m7i.large, m5.xlarge");
-        let family =
-            format!("- {{key: karpenter.k8s.aws/instance-family, operator: Exists, minValues: {least}}}");
-        report(&format!("{}{}", pool("p", &format!("{list}\n      {family}"), "", ""), pods(1, "", "")))
+        let family = format!(
+            "- {{key: karpenter.k8s.aws/instance-family, operator: Exists, minValues: {least}}}"
+        );
+        report(&format!(
+            "{}{}",
+            pool("p", &format!("{list}\n      {family}"), "", ""),
+            pods(1, "", "")
+        ))
     };
     assert_eq!(bought(&varied(3)).len(), 1);
     let few = varied(4);
@@ -176,7 +187,10 @@ fn weights_limits_and_taints_decide_between_pools() {
     let tainted = both("weight: 10", &format!("taints: {taint}"), &pods(1, "", ""));
     assert_eq!(bought(&tainted), ["light m5.large"]);
     let tolerated = pods(1, "", "tolerations: [{key: agent, operator: Exists}]");
-    assert_eq!(bought(&both("weight: 10", &format!("taints: {taint}"), &tolerated)), ["heavy m5.xlarge"]);
+    assert_eq!(
+        bought(&both("weight: 10", &format!("taints: {taint}"), &tolerated)),
+        ["heavy m5.xlarge"]
+    );
 }
 
 #[test]
@@ -197,7 +211,8 @@ fn nodes_have_the_labels_of_template_pool_class_and_type() {
         "karpenter.k8s.aws/instance-memory: '8192'",
     ] {
         let pool = pool("p", &types("m5.large"), "", "");
-        let report = report(&format!("{pool}{}", pods(1, "", &format!("nodeSelector: {{{selector}}}"))));
+        let report =
+            report(&format!("{pool}{}", pods(1, "", &format!("nodeSelector: {{{selector}}}"))));
         assert_eq!(bought(&report), ["p m5.large"], "{selector}: {}", nowhere(&report));
     }
     let other = pods(1, "", "nodeSelector: {team: q}");

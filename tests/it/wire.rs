@@ -297,10 +297,8 @@ async fn overlaid_prices_make_the_order_of_options_ec2s_own() {
         options[0].price = MicroDollarsPerHour::ZERO;
         for (priced_by_overlay, strategy) in [(false, plain), (true, ordered)] {
             let token = format!("{capacity_type}-{priced_by_overlay}");
-            let order = LaunchOrder {
-                priced_by_overlay,
-                ..world.order(&token, 1, options.clone())
-            };
+            let order =
+                LaunchOrder { priced_by_overlay, ..world.order(&token, 1, options.clone()) };
             world.cloud.journal().clear();
             let launched = world.launch(&order, 1).await.unwrap();
             assert_eq!(world.cloud.journal().of("CreateFleet")[0].params[field], strategy);
@@ -313,7 +311,8 @@ async fn overlaid_prices_make_the_order_of_options_ec2s_own() {
 
 #[tokio::test]
 async fn reserved_capacity_is_found_counted_and_drawn_on() {
-    let terms = json!({"capacityReservationSelectorTerms": [{"tags": {"team": "ml"}}, {"id": "cr-0"}]});
+    let terms =
+        json!({"capacityReservationSelectorTerms": [{"tags": {"team": "ml"}}, {"id": "cr-0"}]});
     let mut world = unresolved(terms).await;
     let reservation = |left, team: &str| bed::Reservation {
         instance_type: "m5.large".to_owned(),

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::Report;
 use super::requirements::requirements;
+use crate::api::NodeOverlay;
 use crate::api::common::{Operator, Requirement};
 use crate::api::nodeoverlay::{EXTENDED_ONLY, NOT_IN_NEEDS_VALUES, ONE_PRICE, OverlayRequirement};
 use crate::api::schema::join;
-use crate::api::NodeOverlay;
 use crate::model::overlay::PriceChange;
 use crate::model::quantity::Quantity;
 

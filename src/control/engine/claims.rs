@@ -89,8 +89,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());
-        let in_group =
-            |other: &&Arc<Claim>| launch_group(other).is_some_and(|id| *id == *group);
+        let in_group = |other: &&Arc<Claim>| launch_group(other).is_some_and(|id| *id == *group);
         let members: Vec<Arc<Claim>> = snapshot.claims.values().filter(in_group).cloned().collect();
         let class = self.classes.borrow().get(&claim.class.name).cloned();
         let Some(pool) = snapshot.pools.get(&claim.pool).cloned() else { return };

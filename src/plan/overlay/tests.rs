@@ -188,7 +188,10 @@ fn some() -> impl Strategy<Value = Vec<Overlay>> {
     let kinds = prop::sample::subsequence(vec!["m.large", "m.small"], 0..=2);
     let one = (0..3_i32, zone, kinds, 0..4_u8, any::<bool>());
     prop::collection::vec(one, 0..6).prop_map(|list| {
-        let build = |(at, (weight, zones, kinds, change, gives)): (usize, (i32, Vec<&str>, Vec<&str>, u8, bool))| {
+        let build = |(at, (weight, zones, kinds, change, gives)): (
+            usize,
+            (i32, Vec<&str>, Vec<&str>, u8, bool),
+        )| {
             let mut wanted: Vec<(&str, Operator, &[&str])> = Vec::new();
             if !zones.is_empty() {
                 wanted.push((labels::ZONE, Operator::In, &zones));

@@ -127,13 +127,8 @@ fn pods_use_fixed_nodes_and_never_buy_them() {
     world.now += 10_000;
     world.plan();
     let snapshot = world.state.snapshot();
-    let idle = crate::plan::empty::to_end(
-        &snapshot,
-        &world.assignments,
-        &world.holds,
-        &|_| 0,
-        world.now,
-    );
+    let idle =
+        crate::plan::empty::to_end(&snapshot, &world.assignments, &world.holds, &|_| 0, world.now);
     assert!(idle.is_empty());
 }
 

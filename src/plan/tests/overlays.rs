@@ -12,12 +12,7 @@ fn lay(world: &mut World, overlays: Vec<Overlay>) {
 fn priced(name: &str, kind: &str, price: &str) -> Overlay {
     let mut requirements = Requirements::new();
     requirements.insert(labels::INSTANCE_TYPE, Requirement::one_of([kind]));
-    Overlay {
-        name: name.into(),
-        requirements,
-        price: PriceChange::to(price),
-        ..Overlay::default()
-    }
+    Overlay { name: name.into(), requirements, price: PriceChange::to(price), ..Overlay::default() }
 }
 
 #[test]

@@ -35,21 +35,15 @@ fn clash(problem: &Problem, daemon: &PodShape, pod: &PodShape) -> Option<&'stati
         return Some("a DaemonSet has a pod's host port");
     }
     let far = |owner: &PodShape, other: &PodShape| {
-        let same_node = |key: &str| {
-            key == "kubernetes.io/hostname" || key == "topology.kubernetes.io/zone"
-        };
+        let same_node =
+            |key: &str| key == "kubernetes.io/hostname" || key == "topology.kubernetes.io/zone";
         let mut terms = owner.pod_anti_affinity.iter();
         terms.any(|term| same_node(&term.topology_key) && selects(problem, term, owner, other))
     };
     (far(daemon, pod) || far(pod, daemon)).then_some("a DaemonSet and a pod keep apart")
 }
 
-fn selects(
-    problem: &Problem,
-    term: &PodAffinityTerm,
-    owner: &PodShape,
-    other: &PodShape,
-) -> bool {
+fn selects(problem: &Problem, term: &PodAffinityTerm, owner: &PodShape, other: &PodShape) -> bool {
     let by_name = if term.namespaces.is_empty() && term.namespace_selector.is_none() {
         owner.namespace == other.namespace
     } else {

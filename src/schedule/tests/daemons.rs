@@ -14,8 +14,7 @@ fn small(more: &str, app: &str) -> Arc<PodShape> {
 }
 
 const ON_HEAVY: &str = r#","nodeSelector":{"karpenter.sh/nodepool":"heavy"}"#;
-const PORT: &str =
-    r#""containers":[{"name":"c","ports":[{"containerPort":9100,"hostPort":9100,"protocol":"TCP"}]}]"#;
+const PORT: &str = r#""containers":[{"name":"c","ports":[{"containerPort":9100,"hostPort":9100,"protocol":"TCP"}]}]"#;
 
 fn with(daemon: Arc<PodShape>, pods: &[(u32, Arc<PodShape>)]) -> Problem {
     let heavy = pool("heavy", 9, &[(labels::CAPACITY_TYPE, "on-demand"), (labels::ARCH, "amd64")]);

@@ -74,7 +74,10 @@ fn pools_share_a_reservation() {
     Arc::make_mut(&mut b.pool).taints =
         vec![crate::model::taints::Taint::new("b", crate::model::taints::TaintEffect::NoSchedule)];
     let of_b = pod(
-        &format!(r#"{}{tainted},"nodeSelector":{{"karpenter.sh/nodepool":"b"}}"#, requests("1500m", "1Gi")),
+        &format!(
+            r#"{}{tainted},"nodeSelector":{{"karpenter.sh/nodepool":"b"}}"#,
+            requests("1500m", "1Gi")
+        ),
         "",
     );
     let problem = problem(&[(4, sized("1500m", "1Gi")), (4, of_b)], vec![a, b]);
@@ -105,7 +108,8 @@ fn pods_may_ask_for_a_reservation_or_for_none() {
     let id = "karpenter.k8s.aws/capacity-reservation-id";
     let second = asks(&format!(r#"{{"key":"{id}","operator":"In","values":["cr-2"]}}"#));
     let none = asks(&format!(r#"{{"key":"{id}","operator":"DoesNotExist"}}"#));
-    let paid = asks(r#"{"key":"karpenter.sh/capacity-type","operator":"In","values":["reserved"]}"#);
+    let paid =
+        asks(r#"{"key":"karpenter.sh/capacity-type","operator":"In","values":["reserved"]}"#);
     let mut slot = either("p");
     reserve(&mut slot, "cr-1", "c.large", 2);
     reserve(&mut slot, "cr-2", "m.large", 2);

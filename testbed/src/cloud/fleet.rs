@@ -115,12 +115,9 @@ impl Fleet {
                     None => inner.market.lock().refund(&pool, count),
                 };
                 let granted = match &drawn {
-                    Some(id) => inner.reservations.lock().draw(
-                        id,
-                        &pool.instance_type,
-                        &pool.zone,
-                        wanted,
-                    ),
+                    Some(id) => {
+                        inner.reservations.lock().draw(id, &pool.instance_type, &pool.zone, wanted)
+                    }
                     None => inner.market.lock().reserve(&pool, wanted),
                 };
                 if granted > 0 {
