@@ -84,7 +84,8 @@ pub(super) fn assign(compiled: &mut Compiled<'_>, caps: &Caps) {
     }
     let load = topology.keys.iter().map(|key| vec![0; key.domains.len() + 1]).collect();
     let mut shapes = std::mem::take(&mut compiled.shapes);
-    // Those whom affinity means come before those who want to be near them.
+    // Those whom affinity means come before those who want to be near them; of pods that want to be
+    // near each other, those with the fewest places choose.
     shapes.sort_by_cached_key(|shape| {
         let rules = &shape.rules;
         let near = match rules.near.iter().filter(|near| near.key.is_some()).map(|n| n.own).min() {
@@ -93,7 +94,12 @@ pub(super) fn assign(compiled: &mut Compiled<'_>, caps: &Caps) {
             Some(false) => 2,
         };
         let far = rules.far.iter().any(|far| far.key.is_some());
-        (near, Reverse(shape.pod.priority), !far, !is_early(compiled, rules), shape.origin)
+        let places = if near == 1 {
+            compiled.sets.get(shape.columns).count_ones(..)
+        } else {
+            0
+        };
+        (near, places, Reverse(shape.pod.priority), !far, !is_early(compiled, rules), shape.origin)
     });
     let mut planner = Planner {
         planned: zeros.iter().map(|_| Vec::new()).collect(),

@@ -34,7 +34,7 @@ impl Histogram {
 
     /// Buckets in order with their weights as of `now`.
     pub(super) fn weights_at(&self, now: i64, half_life: i64) -> impl Iterator<Item = (u8, f32)> {
-        let scale = decay(self.reference - now, half_life);
+        let scale = decay(now - self.reference, half_life);
         self.weights.iter().map(move |(bucket, weight)| (*bucket, weight * scale))
     }
 

@@ -95,7 +95,7 @@ fn a_floor_keeps_within_limits_and_the_largest_node() {
     // Both defaults shrink by the same factor: 1229 and 256 to 800 together.
     let containers = &after["spec"]["containers"];
     assert_eq!(containers[0]["resources"]["requests"]["memory"], "662Mi");
-    assert_eq!(containers[1]["resources"]["requests"]["memory"], "137Mi");
+    assert_eq!(containers[1]["resources"]["requests"]["memory"], "138Mi");
 }
 
 #[test]
