@@ -490,8 +490,9 @@ const CASES: u64 = 10_000;
 
 /// A few services over a few types; every third with on-demand and spot.
 fn random_problem(rng: &mut Pcg64Mcg, types: &Types, improve: u32) -> Problem {
-    let some: Types =
-        (0..rng.random_range(2..24)).map(|_| Arc::clone(&types[rng.random_range(0..types.len())])).collect();
+    let some: Types = (0..rng.random_range(2..24))
+        .map(|_| Arc::clone(&types[rng.random_range(0..types.len())]))
+        .collect();
     let demands = (0..rng.random_range(1..8))
         .map(|at| {
             let app = format!("app-{at}");
@@ -506,10 +507,15 @@ fn random_problem(rng: &mut Pcg64Mcg, types: &Types, improve: u32) -> Problem {
                 }
                 _ => {}
             }
-            Demand { shape: Arc::new(shape(&spec, &app)), count: rng.random_range(1..30), gang: None }
+            Demand {
+                shape: Arc::new(shape(&spec, &app)),
+                count: rng.random_range(1..30),
+                gang: None,
+            }
         })
         .collect();
-    let kinds: &[&str] = if rng.random_bool(0.33) { &["on-demand", "spot"] } else { &["on-demand"] };
+    let kinds: &[&str] =
+        if rng.random_bool(0.33) { &["on-demand", "spot"] } else { &["on-demand"] };
     let entries = [entry(labels::CAPACITY_TYPE, Operator::In, kinds)];
     Problem {
         demands,
@@ -536,7 +542,10 @@ fn discount(rng: &mut Pcg64Mcg, problem: &mut Problem) {
 
 fn cheaper(types: &Types) {
     println!("\nan offering more at a lower price, {CASES} random plans: how much the bill rose");
-    println!("{:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "attempts", "ms each", "lower", "higher", "> 1 %", "worst");
+    println!(
+        "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "attempts", "ms each", "lower", "higher", "> 1 %", "worst"
+    );
     for improve in [0, 50, 500] {
         let start = Instant::now();
         let (mut lower, mut higher, mut beyond, mut worst) = (0, 0, 0, 0.0_f64);

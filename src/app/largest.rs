@@ -110,7 +110,10 @@ impl State {
                 pool: Arc::new(pool),
             })
         });
-        largest_rooms(pools.collect(), self.daemons.values().map(|daemon| Arc::clone(&daemon.1)).collect())
+        largest_rooms(
+            pools.collect(),
+            self.daemons.values().map(|daemon| Arc::clone(&daemon.1)).collect(),
+        )
     }
 }
 

@@ -16,7 +16,9 @@ use crate::model::money::MicroDollarsPerHour;
 use crate::model::node::{Node, is_ephemeral};
 use crate::model::pod::{Pod, PodShape};
 use crate::schedule::check::{self, Violation};
-use crate::schedule::{self, Demand, Hurry, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons};
+use crate::schedule::{
+    self, Demand, Hurry, NewNode, NodeSlot, Options, PoolSlot, Problem, Reasons,
+};
 
 /// Announced pods of one workload for which room is bought before they are there. Controllers make
 /// about 50 pods a second, so this is a minute and a half of them; a slip in `replicas` must not buy

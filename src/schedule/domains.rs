@@ -94,11 +94,7 @@ pub(super) fn assign(compiled: &mut Compiled<'_>, caps: &Caps) {
             Some(false) => 2,
         };
         let far = rules.far.iter().any(|far| far.key.is_some());
-        let places = if near == 1 {
-            compiled.sets.get(shape.columns).count_ones(..)
-        } else {
-            0
-        };
+        let places = if near == 1 { compiled.sets.get(shape.columns).count_ones(..) } else { 0 };
         (near, places, Reverse(shape.pod.priority), !far, !is_early(compiled, rules), shape.origin)
     });
     let mut planner = Planner {

@@ -66,9 +66,8 @@ impl<'a> Lessons<'a> {
         let mut behind: BTreeSet<usize> =
             gangs.filter(|(at, _)| storage.blocked(*at) > 0).filter_map(|(_, d)| d.gang).collect();
         let members = problem.gang_members().into_iter().enumerate();
-        let partial: BTreeMap<usize, u64> = members
-            .filter(|(gang, known)| *known < u64::from(problem.gangs[*gang].size))
-            .collect();
+        let partial: BTreeMap<usize, u64> =
+            members.filter(|(gang, known)| *known < u64::from(problem.gangs[*gang].size)).collect();
         behind.extend(partial.keys());
         Self {
             problem,

@@ -62,9 +62,16 @@ async fn the_api_server_judges_as_the_table_says() -> Result<()> {
     every_transition_has_a_case(&changed)?;
 
     // What users type.
-    let names =
-        ["nodepools", "nodeclaims", "overlays", "ec2nc", "ec2ncs", "reqpol", "reservations",
-         "demandprofiles"];
+    let names = [
+        "nodepools",
+        "nodeclaims",
+        "overlays",
+        "ec2nc",
+        "ec2ncs",
+        "reqpol",
+        "reservations",
+        "demandprofiles",
+    ];
     for name in names.into_iter().chain(["karpenter", "harbinger"]) {
         plane.kubectl(&["get", name, "-A"], "").await?;
     }

@@ -263,7 +263,8 @@ fn a_gang_waits_for_all_of_its_pods() {
         pod(&requests("500m", "1Gi"), &meta)
     };
     let three = of(r#","harbinger.sh/gang-size":"3""#);
-    let mut partial = problem(&[(2, Arc::clone(&three)), (1, sized("1", "1Gi"))], vec![on_demand()]);
+    let mut partial =
+        problem(&[(2, Arc::clone(&three)), (1, sized("1", "1Gi"))], vec![on_demand()]);
     partial.join_gangs(|_, _| 0);
     let solution = solved(&partial);
     let text = show(&partial, &solution);
@@ -281,7 +282,10 @@ fn a_gang_waits_for_all_of_its_pods() {
     wrong.unplaced.clear();
     wrong.new_nodes[0].pods.push((0, 2));
     let violations = check::check(&partial, &wrong);
-    assert!(violations.iter().any(|v| v.message.contains("without all of its 3")), "{violations:?}");
+    assert!(
+        violations.iter().any(|v| v.message.contains("without all of its 3")),
+        "{violations:?}"
+    );
 }
 
 #[test]
@@ -289,7 +293,10 @@ fn a_gang_in_one_zone_is_in_one_zone() {
     let meta = r#""annotations":{"harbinger.sh/gang":"mpi","harbinger.sh/gang-topology":"topology.kubernetes.io/zone"},"#;
     let close = pod(&requests("7", "1Gi"), meta);
     let elsewhere = pod(
-        &format!(r#"{},"nodeSelector":{{"topology.kubernetes.io/zone":"b"}}"#, requests("7", "1Gi")),
+        &format!(
+            r#"{},"nodeSelector":{{"topology.kubernetes.io/zone":"b"}}"#,
+            requests("7", "1Gi")
+        ),
         meta,
     );
     let mut problem = problem(&[(5, close), (1, elsewhere)], vec![on_demand()]);
