@@ -486,7 +486,7 @@ fn growth(types: &Types) {
 }
 
 /// Random small plans, and the same with one offering at a lower price.
-const CASES: u64 = 10_000;
+const CASES: u32 = 10_000;
 
 /// A few services over a few types; every third with on-demand and spot.
 fn random_problem(rng: &mut Pcg64Mcg, types: &Types, improve: u32) -> Problem {
@@ -550,7 +550,7 @@ fn cheaper(types: &Types) {
         let start = Instant::now();
         let (mut lower, mut higher, mut beyond, mut worst) = (0, 0, 0, 0.0_f64);
         for seed in 0..CASES {
-            let mut rng = Pcg64Mcg::seed_from_u64(seed);
+            let mut rng = Pcg64Mcg::seed_from_u64(seed.into());
             let mut problem = random_problem(&mut rng, types, improve);
             let before = schedule::solve(&problem);
             discount(&mut rng, &mut problem);
@@ -564,7 +564,7 @@ fn cheaper(types: &Types) {
             beyond += u32::from(rise > 0.01);
             worst = worst.max(rise);
         }
-        let ms = start.elapsed().as_secs_f64() * 500.0 / CASES as f64;
+        let ms = start.elapsed().as_secs_f64() * 500.0 / f64::from(CASES);
         println!(
             "{improve:>9} {ms:>9.2} {lower:>9} {higher:>9} {beyond:>9} {:>7.2} %",
             worst * 100.0

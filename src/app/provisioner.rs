@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::policies::{Policies, Rules};
 use super::{SystemClock, health, policies, shutdown};
 use crate::aws;
+use crate::cluster::Snapshot;
 use crate::control::engine::QUEUE;
 use crate::control::{
     Clock, Context, Engine, Message, catalogs, engine, garbage, quotes, reservations, status, usage,
@@ -96,19 +97,7 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> Result<()> {
     let connection = client::connect(options.kubeconfig.as_deref()).await?;
-    let mut cloud_settings = options.cloud;
-    let facts = connection.facts().await.context("asking the API server about itself")?;
-    if cloud_settings.cluster_endpoint.is_empty() {
-        cloud_settings.cluster_endpoint.clone_from(&connection.endpoint);
-    }
-    if cloud_settings.ca_bundle.is_empty() {
-        cloud_settings.ca_bundle.clone_from(&connection.ca_bundle);
-    }
-    if cloud_settings.kubernetes_version.is_empty() {
-        cloud_settings.kubernetes_version = facts.version;
-    }
-    cloud_settings.service_cidr = cloud_settings.service_cidr.or(facts.service_cidr);
-    cloud_settings.cluster_dns = cloud_settings.cluster_dns.or(facts.cluster_dns);
+    let cloud_settings = completed(options.cloud, &connection).await?;
     let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
     let kube = connection.client.clone();
 
@@ -197,14 +186,7 @@ pub async fn serve(
             ended.cancel();
         }
     });
-    let mut synced = snapshots;
-    tracker.spawn(async move {
-        if synced.wait_for(|snapshot| snapshot.synced).await.is_ok() {
-            ready.send_replace(true);
-            // The sender must live as long as the process answers probes.
-            std::future::pending::<()>().await;
-        }
-    });
+    tracker.spawn(tell_ready(snapshots, ready));
     tracker.spawn(decider.run(leads));
 
     let lost = match &mut election {
@@ -235,6 +217,35 @@ pub async fn serve(
         bail!("the lease was lost to another replica or could not be renewed");
     }
     Ok(())
+}
+
+/// Says that the process is ready once it knows the cluster.
+async fn tell_ready(mut snapshots: watch::Receiver<Arc<Snapshot>>, ready: watch::Sender<bool>) {
+    if snapshots.wait_for(|snapshot| snapshot.synced).await.is_ok() {
+        ready.send_replace(true);
+        // The sender must live as long as the process answers probes.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Settings of the cloud with what the API server says where they are silent.
+async fn completed(
+    mut settings: aws::Settings,
+    connection: &client::Connection,
+) -> Result<aws::Settings> {
+    let facts = connection.facts().await.context("asking the API server about itself")?;
+    if settings.cluster_endpoint.is_empty() {
+        settings.cluster_endpoint.clone_from(&connection.endpoint);
+    }
+    if settings.ca_bundle.is_empty() {
+        settings.ca_bundle.clone_from(&connection.ca_bundle);
+    }
+    if settings.kubernetes_version.is_empty() {
+        settings.kubernetes_version = facts.version;
+    }
+    settings.service_cidr = settings.service_cidr.or(facts.service_cidr);
+    settings.cluster_dns = settings.cluster_dns.or(facts.cluster_dns);
+    Ok(settings)
 }
 
 /// Watches workloads, each with the requests that the policies will give its pods. They are listed

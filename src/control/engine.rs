@@ -280,7 +280,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
             Message::Intent(intent) => self.announce(&intent),
             Message::Failures(failures) => {
-                failures.iter().for_each(|failure| self.note_failure(failure));
+                for failure in &failures {
+                    self.note_failure(failure);
+                }
             }
             Message::Done(name) => {
                 self.busy.remove(&name);
@@ -379,12 +381,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             );
             (missing, plan)
         });
-        let planned = match tokio::time::timeout(self.settings.plan_time, &mut planned).await {
-            Ok(planned) => planned,
-            Err(_) => {
-                hurry.ask();
-                planned.await
-            }
+        let in_time = tokio::time::timeout(self.settings.plan_time, &mut planned).await;
+        let planned = if let Ok(planned) = in_time {
+            planned
+        } else {
+            hurry.ask();
+            planned.await
         };
         self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
         let (missing, plan) = match planned {

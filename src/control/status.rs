@@ -92,7 +92,8 @@ async fn overlays<A: ApiServer, C, K: Clock>(
             continue;
         }
         let now = context.clock.now();
-        let result = context.api.update_overlay_status(name, &[next.1.clone()], now).await;
+        let result =
+            context.api.update_overlay_status(name, std::slice::from_ref(&next.1), now).await;
         let outcome = match result {
             Ok(()) => {
                 told.insert(Arc::clone(name), next);

@@ -125,7 +125,9 @@ impl Learner {
                 .filter(|n| !snapshot.namespaces.contains_key(*n))
                 .cloned()
                 .collect();
-            gone.iter().for_each(|namespace| book.forget(namespace));
+            for namespace in &gone {
+                book.forget(namespace);
+            }
             (book, killed, gone)
         });
         match folded.await {

@@ -206,6 +206,14 @@ impl Metrics {
             "Pods nominated to nodes about to open, by outcome",
             m.nominations.clone(),
         );
+        registry.register("harbinger_leader", "Whether this process leads", m.leader.clone());
+        registry.register("harbinger_leader_term", "Number of the leader's term", m.term.clone());
+        metrics.register_demand(registry);
+        metrics
+    }
+
+    fn register_demand(&self, registry: &mut Registry) {
+        let m = self;
         registry.register(
             "harbinger_usage_containers",
             "Containers of workloads whose use is known to the leader",
@@ -216,8 +224,6 @@ impl Metrics {
             "Whether metrics.k8s.io answered last",
             m.usage_source_up.clone(),
         );
-        registry.register("harbinger_leader", "Whether this process leads", m.leader.clone());
-        registry.register("harbinger_leader_term", "Number of the leader's term", m.term.clone());
         registry.register(
             "harbinger_intents_received",
             "Intents heard from admission",
@@ -238,7 +244,6 @@ impl Metrics {
             "Workloads whose pods are evicted or OOM-killed again and again",
             m.eviction_loops.clone(),
         );
-        metrics
     }
 }
 

@@ -52,7 +52,8 @@ async fn an_overlaid_price_decides_what_is_bought() -> Result<()> {
     let path = "jsonpath={.items[*].metadata.annotations.karpenter\\.sh/price-overlay-applied}";
     let marked = world.plane.kubectl(&["get", "nodeclaims", "-o", path], "").await?;
     ensure!(marked.trim() == "true", "{marked}");
-    let call = &world.cloud.journal().of("CreateFleet")[0];
+    let calls = world.cloud.journal().of("CreateFleet");
+    let call = calls.first().context("no call")?;
     let strategy = call.params.get("OnDemandOptions.AllocationStrategy").map(String::as_str);
     ensure!(strategy == Some("prioritized"), "{strategy:?}");
 

@@ -99,21 +99,22 @@ fn types() -> Value {
     ])
 }
 
+fn pool(name: &str, weight: Option<i64>, requirements: &Value, limits: &Value) -> Value {
+    json!({
+        "apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": { "name": name },
+        "spec": { "weight": weight, "limits": limits, "template": {
+            "metadata": { "labels": { "team": name } },
+            "spec": {
+                "nodeClassRef": { "group": "karpenter.k8s.aws", "kind": "EC2NodeClass",
+                    "name": "default" },
+                "requirements": requirements,
+                "startupTaints": [{ "key": "boot", "effect": "NoSchedule" }],
+            } } },
+    })
+}
+
 /// Lists of objects that say everything that a plan is made from.
 fn manifests() -> Vec<Value> {
-    let pool = |name: &str, weight: Option<i64>, requirements: Value, limits: Value| {
-        json!({
-            "apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": { "name": name },
-            "spec": { "weight": weight, "limits": limits, "template": {
-                "metadata": { "labels": { "team": name } },
-                "spec": {
-                    "nodeClassRef": { "group": "karpenter.k8s.aws", "kind": "EC2NodeClass",
-                        "name": "default" },
-                    "requirements": requirements,
-                    "startupTaints": [{ "key": "boot", "effect": "NoSchedule" }],
-                } } },
-        })
-    };
     let workload = |kind: &str, name: &str, replicas: u32, spec: Value| {
         let group = if kind == "Job" { "batch/v1" } else { "apps/v1" };
         json!({
@@ -131,7 +132,7 @@ fn manifests() -> Vec<Value> {
     let of = |app: &str| json!({ "matchLabels": { "app": app } });
     let zone = "topology.kubernetes.io/zone";
     let host = "kubernetes.io/hostname";
-    let any = pool("any", None, json!([]), Value::Null);
+    let any = pool("any", None, &json!([]), &Value::Null);
     let spread = workload(
         "Deployment",
         "spread",
@@ -215,13 +216,13 @@ fn manifests() -> Vec<Value> {
     let limited = pool(
         "limited",
         Some(20),
-        json!([
+        &json!([
             { "key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "on-demand"],
               "minValues": 1 },
             { "key": "example.com/size", "operator": "Gt", "values": ["1"] },
             { "key": "team", "operator": "In", "values": ["x", "y"] },
         ]),
-        json!({ "cpu": "20", "nodes": "3" }),
+        &json!({ "cpu": "20", "nodes": "3" }),
     );
     vec![
         json!([any, spread, apart, daemon]),

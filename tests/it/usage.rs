@@ -21,8 +21,8 @@ fn told(kind: Kind, score: &Score, cost: u32) -> String {
 
 #[test]
 fn learned_requests_cost_less_than_those_of_the_vertical_pod_autoscaler() {
-    for place in 0..2 {
-        let (cost, mut all) = (UNDER_COSTS[place], [0.0, 0.0]);
+    for (place, cost) in UNDER_COSTS.into_iter().enumerate() {
+        let mut all = [0.0, 0.0];
         for kind in Kind::ALL {
             let [vpa, _, ours] = run(kind, WORKLOADS, 11)[place];
             if ours.pods == 0 {

@@ -329,7 +329,7 @@ async fn reserved_capacity_is_found_counted_and_drawn_on() {
     world.class.status = Some(status);
     let reserved = async |seconds| {
         let catalog = world.provider.instance_types(&world.class, at(seconds)).await.unwrap();
-        let m5 = catalog.types.iter().find(|kind| &*kind.name == "m5.large").unwrap().clone();
+        let m5 = Arc::clone(catalog.types.iter().find(|kind| &*kind.name == "m5.large").unwrap());
         let mut all = m5.offerings.iter().filter(|offer| offer.reserved.is_some());
         let one = all.next().unwrap().clone();
         assert!(all.next().is_none());

@@ -36,7 +36,7 @@ fn pods_go_where_no_daemon_set_is_in_their_way() {
     let repelled = small(&format!(",{}", apart("agent")), "web");
     assert_eq!(pools_of(&with(small(ON_HEAVY, "agent"), &[(1, repelled)])), ["default"]);
     let shy = small(&format!("{ON_HEAVY},{}", apart("web")), "agent");
-    assert_eq!(pools_of(&with(shy.clone(), &[(1, small("", "web"))])), ["default"]);
+    assert_eq!(pools_of(&with(Arc::clone(&shy), &[(1, small("", "web"))])), ["default"]);
     // Pods that differ only in a label that the DaemonSet looks at.
     let both = with(shy, &[(1, small("", "web")), (1, small("", "other"))]);
     let mut pools = pools_of(&both);

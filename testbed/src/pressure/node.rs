@@ -162,10 +162,15 @@ fn message(pod: &Occupant, left: i64) -> String {
     for Container { name, used, request, request_text } in &pod.containers {
         if used > request {
             let used = binary(*used);
-            text.push_str(&format!(
-                "Container {name} was using {used}, request is {request_text}, has larger \
-                 consumption of memory. "
-            ));
+            text.extend([
+                "Container ",
+                name,
+                " was using ",
+                &used,
+                ", request is ",
+                request_text,
+                ", has larger consumption of memory. ",
+            ]);
         }
     }
     text
