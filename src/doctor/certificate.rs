@@ -21,7 +21,7 @@ pub(super) fn secret_name(deployment: &Deployment) -> Option<String> {
         .flatten()
         .find_map(|arg| arg.strip_prefix("--certificate-secret=").map(str::to_owned));
     flag.or_else(|| {
-        let spec = deployment.spec.as_ref()?.template.spec.as_ref()?;
+        let spec = deployment.spec.template.spec.as_ref()?;
         let mut volumes = spec.volumes.iter().flatten();
         volumes.find_map(|volume| volume.secret.as_ref()?.secret_name.clone())
     })

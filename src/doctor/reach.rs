@@ -15,7 +15,7 @@ const HTTPS: i32 = 443;
 
 /// The container that answers reviews: the one that is told where to listen.
 pub(super) fn webhook_container(deployment: &Deployment) -> Option<&Container> {
-    let spec = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    let spec = deployment.spec.template.spec.as_ref()?;
     spec.containers.iter().find(|container| {
         let mut args = container.args.iter().flatten();
         args.any(|arg| arg == "webhook") && container.name == "webhook"
@@ -79,7 +79,7 @@ fn port(installation: &Installation, ours: &[&Hook]) -> Vec<Finding> {
         }
     }
     let ready = |ready: Option<bool>| ready != Some(false);
-    let endpoints = installation.slices.iter().flat_map(|slice| &slice.endpoints);
+    let endpoints = installation.slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
     let up = endpoints
         .filter(|endpoint| ready(endpoint.conditions.as_ref().and_then(|c| c.ready)))
         .count();
@@ -125,7 +125,7 @@ fn pods(installation: &Installation) -> Vec<Finding> {
             "name the namespace of the release with --namespace",
         )];
     };
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment.spec.replicas.unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
     let ready = status.ready_replicas.unwrap_or(0);
     let mut findings = Vec::new();
@@ -143,7 +143,7 @@ fn pods(installation: &Installation) -> Vec<Finding> {
             "look at the pods (kubectl describe, kubectl logs)",
         ));
     }
-    let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
+    let template = deployment.spec.template.metadata.as_ref();
     let labels = template.and_then(|meta| meta.labels.clone()).unwrap_or_default();
     for budget in installation.budgets.iter().cloned().map(Budget::from) {
         if budget.selects(&installation.namespace, &labels)
@@ -169,7 +169,9 @@ fn quota(installation: &Installation) -> Vec<Finding> {
     let conditions = installation.deployment().and_then(|deployment| deployment.status.as_ref());
     let conditions = conditions.and_then(|status| status.conditions.as_ref());
     for condition in conditions.into_iter().flatten() {
-        if condition.type_ != "ReplicaFailure" || condition.status != "True" {
+        if condition.type_.as_deref() != Some("ReplicaFailure")
+            || condition.status.as_deref() != Some("True")
+        {
             continue;
         }
         let why = condition.message.as_deref().unwrap_or_default();

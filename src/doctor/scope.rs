@@ -87,8 +87,8 @@ pub(super) fn findings(installation: &Installation, all: &[Hook]) -> Vec<Finding
 
 fn vital(installation: &Installation) -> Vec<Vital> {
     let mut vital = Vec::new();
-    let mut add = |role: &str, name: &str, namespace: &str, template: Option<&PodTemplateSpec>| {
-        let labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.clone());
+    let mut add = |role: &str, name: &str, namespace: &str, template: &PodTemplateSpec| {
+        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone());
         vital.push(Vital {
             what: format!("{namespace}/{name} ({role})"),
             namespace: namespace.to_owned(),
@@ -98,8 +98,8 @@ fn vital(installation: &Installation) -> Vec<Vital> {
     for daemons in &installation.daemon_sets {
         let name = daemons.metadata.name.as_deref().unwrap_or_default();
         let namespace = daemons.metadata.namespace.as_deref().unwrap_or_default();
-        let template = daemons.spec.as_ref().map(|spec| &spec.template);
-        let spec = template.and_then(|template| template.spec.as_ref());
+        let template = &daemons.spec.template;
+        let spec = template.spec.as_ref();
         let known = NETWORK.iter().any(|part| name.contains(part));
         let critical = spec.is_some_and(|spec| {
             spec.host_network == Some(true)
@@ -112,17 +112,16 @@ fn vital(installation: &Installation) -> Vec<Vital> {
     for deployment in &installation.deployments {
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        let template = deployment.spec.as_ref().map(|spec| &spec.template);
         let labels = deployment.metadata.labels.as_ref();
         let dns =
             labels.and_then(|labels| labels.get("k8s-app")).is_some_and(|app| app == "kube-dns");
         if dns || name == "coredns" {
-            add("DNS", name, namespace, template);
+            add("DNS", name, namespace, &deployment.spec.template);
         }
     }
     if let Some(own) = installation.deployment() {
         let name = own.metadata.name.as_deref().unwrap_or_default();
-        add("our own", name, &installation.namespace, own.spec.as_ref().map(|s| &s.template));
+        add("our own", name, &installation.namespace, &own.spec.template);
     }
     vital
 }

@@ -226,7 +226,8 @@ fn every_known_shape_is_found() {
         (
             "nobody is ready",
             |i, _| {
-                i.slices[0].endpoints[0].conditions.as_mut().unwrap().ready = Some(false);
+                i.slices[0].endpoints.as_mut().unwrap()[0].conditions.as_mut().unwrap().ready =
+                    Some(false);
             },
             &["Error port"],
             "no ready endpoint",
@@ -262,7 +263,7 @@ fn every_known_shape_is_found() {
         (
             "one replica",
             |i, _| {
-                i.deployments[1].spec.as_mut().unwrap().replicas = Some(1);
+                i.deployments[1].spec.replicas = Some(1);
             },
             &["Warning replicas"],
             "nobody answers while it is replaced",

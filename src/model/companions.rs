@@ -126,7 +126,7 @@ impl Scaler {
 
 impl From<autoscaling::HorizontalPodAutoscaler> for Scaler {
     fn from(object: autoscaling::HorizontalPodAutoscaler) -> Self {
-        let spec = object.spec.unwrap_or_default();
+        let spec = object.spec;
         let target = spec.scale_target_ref;
         let of = |metric: &autoscaling::MetricSpec| {
             if let Some(resource) = &metric.resource {
@@ -169,7 +169,7 @@ impl From<scheduling::PriorityClass> for Priority {
     fn from(object: scheduling::PriorityClass) -> Self {
         Self {
             name: object.metadata.name.unwrap_or_default().into(),
-            value: object.value,
+            value: object.value.unwrap_or(0),
             global_default: object.global_default == Some(true),
             preempts: object.preemption_policy.as_deref() != Some("Never"),
         }

@@ -107,7 +107,7 @@ impl Chart {
         let ip = service.cluster_ip.clone().context("no ClusterIP")?;
         let deployment =
             Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get("harbinger").await?;
-        let pod = deployment.spec.and_then(|spec| spec.template.spec).context("no pod spec")?;
+        let pod = deployment.spec.template.spec.context("no pod spec")?;
         let account = pod.service_account_name.clone().context("no account")?;
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, &account).await?;
         let root = plane.dir().join("pod");

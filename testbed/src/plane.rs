@@ -148,11 +148,12 @@ impl Plane {
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let accounts = Api::<ServiceAccount>::namespaced(self.client(), namespace);
         let request = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(86_400), ..Default::default() },
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(86_400), ..Default::default() }),
             ..Default::default()
         };
         let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
-        let token = answer.status.context("a token request is answered with a token")?.token;
+        let token = answer.status.and_then(|status| status.token);
+        let token = token.context("a token request is answered with a token")?;
         let path = self.layout.kubeconfig(&format!("{namespace}.{name}"));
         kubeconfig::write(&path, &self.url(), &self.layout.ca_pem, &token)?;
         Ok(path)
