@@ -150,7 +150,7 @@ pub fn overlay(object: &NodeOverlay) -> Overlay {
     }
 }
 
-fn class_ref(reference: &NodeClassRef) -> ClassRef {
+pub(super) fn class_ref(reference: &NodeClassRef) -> ClassRef {
     ClassRef {
         group: (&*reference.group).into(),
         kind: (&*reference.kind).into(),

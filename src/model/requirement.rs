@@ -173,6 +173,11 @@ impl Requirement {
             || matches!((self.at_least, self.at_most), (Some(least), Some(most)) if least > most)
     }
 
+    /// Whether a node can meet it, with a value or without the label.
+    pub fn is_possible(&self) -> bool {
+        self.absent_ok || !self.is_empty()
+    }
+
     /// Both requirements at once.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {

@@ -5,18 +5,22 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::Report;
-use super::requirements::{hint, node_class_ref, requirements, taints};
+use super::requirements::{contradictions, hint, node_class_ref, requirements, taints};
 use crate::api::common::{KEY_PATTERN, NodeClassRef};
 use crate::api::labels;
 use crate::api::nodepool::{
     KEY_NODEPOOL, LABEL_DOMAIN, LABEL_HOSTNAME, LABEL_NODEPOOL, NodePoolSpec,
     SCHEDULE_WITH_DURATION, STATIC_LIMITS, STATIC_WEIGHT, TemplateMetadata,
 };
+use crate::api::project;
 use crate::api::schema::join;
 use crate::api::{NodeClaim, NodePool};
 
 /// The longest name that fits into the label `karpenter.sh/nodepool`.
 const LONGEST_NAME: usize = 63;
+
+/// Where the labels of a pool's nodes stand.
+const LABELS: &str = "spec.template.metadata.labels";
 
 pub(super) fn pool(report: &mut Report, pool: &NodePool) {
     let spec = &pool.spec;
@@ -36,6 +40,12 @@ pub(super) fn pool(report: &mut Report, pool: &NodePool) {
     let names_pool = template.requirements.iter().any(|r| r.key == labels::NODEPOOL);
     report.rule(!names_pool, &list, KEY_NODEPOOL);
     requirements(report, &template.requirements, &list);
+    let class = project::class_ref(&template.node_class_ref);
+    let class_key = project::class_label(&class);
+    let own = spec.template.metadata.labels.iter();
+    let own = own.map(|(key, value)| (LABELS, key.as_str(), value.as_str()));
+    let of_class = (list.as_str(), class_key.as_str(), &*class.name);
+    contradictions(report, &template.requirements, own.chain([of_class]));
     let lists = [
         ("spec.template.spec.taints", template.taints.as_slice()),
         ("spec.template.spec.startupTaints", template.startup_taints.as_slice()),
@@ -73,20 +83,19 @@ fn class_kind(report: &mut Report, reference: &NodeClassRef, path: &str) {
 }
 
 fn template_labels(report: &mut Report, metadata: &TemplateMetadata) {
-    let path = "spec.template.metadata.labels";
     let key_form =
         Regex::new(KEY_PATTERN).expect("the pattern is a constant that the schema tests compile");
     for key in metadata.labels.keys() {
         let before = report.errors.len();
         let value = Value::from(key.as_str());
         if key == labels::HOSTNAME {
-            report.add(path, &value, LABEL_HOSTNAME.1);
+            report.add(LABELS, &value, LABEL_HOSTNAME.1);
         } else if key == labels::NODEPOOL {
-            report.add(path, &value, LABEL_NODEPOOL.1);
+            report.add(LABELS, &value, LABEL_NODEPOOL.1);
         } else if labels::is_restricted(key) {
-            report.add(path, &value, LABEL_DOMAIN.1);
+            report.add(LABELS, &value, LABEL_DOMAIN.1);
         } else if !key_form.is_match(key) {
-            report.add(path, &value, "is not a label key");
+            report.add(LABELS, &value, "is not a label key");
         }
         hint(report, before, key);
     }

@@ -35,12 +35,10 @@ pub(super) fn requirements(report: &mut Report, list: &[Requirement], path: &str
 
 /// Requirements of one key that exclude each other can never have a node.
 fn impossible(report: &mut Report, list: &[Requirement], path: &str) {
-    let expressions: Vec<_> = list.iter().map(Requirement::expression).collect();
-    for (key, together) in Requirements::from_expressions(&expressions).iter() {
+    for (key, together) in joined(list).iter() {
         let of_key = || list.iter().enumerate().filter(|(_, one)| *one.key == **key);
-        // A single one without values has its own error, and a key may be asked to be absent.
-        let asked_absent = of_key().any(|(_, one)| one.operator == Operator::DoesNotExist);
-        if !together.is_empty() || asked_absent || of_key().count() < 2 {
+        // A single one without values has its own error.
+        if together.is_possible() || of_key().count() < 2 {
             continue;
         }
         if let Some((last, _)) = of_key().next_back() {
@@ -50,6 +48,30 @@ fn impossible(report: &mut Report, list: &[Requirement], path: &str) {
             report.add(&format!("{path}[{last}]"), &Value::Null, message);
         }
     }
+}
+
+/// Labels that every node has although its requirements exclude them can never have a node either.
+pub(super) fn contradictions<'a>(
+    report: &mut Report,
+    list: &[Requirement],
+    labels: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+) {
+    let requirements = joined(list);
+    for (path, key, value) in labels {
+        if requirements.get(key).is_some_and(|wanted| wanted.is_possible() && !wanted.allows(value))
+        {
+            let message = format!(
+                "every node is labelled {key}={value}, which the requirement on {key} excludes, so no \
+                 node can meet both; change one"
+            );
+            report.add(path, &Value::from(key), message);
+        }
+    }
+}
+
+fn joined(list: &[Requirement]) -> Requirements {
+    let expressions: Vec<_> = list.iter().map(Requirement::expression).collect();
+    Requirements::from_expressions(&expressions)
 }
 
 fn is_one_integer(values: &[String]) -> bool {

@@ -132,6 +132,27 @@ fn requirements() -> Vec<Row> {
             ],
         ),
         row(
+            "absent.yaml",
+            requirement("{key: a, operator: In, values: [x]}, {key: a, operator: DoesNotExist}"),
+            &[
+                "requirements[1]: the requirements on a exclude each other, so no node can meet them",
+            ],
+        ),
+        row(
+            "label.yaml",
+            requirement("{key: team, operator: In, values: [a, b]}")
+                .replace("template:\n", "template:\n    metadata: {labels: {team: c}}\n"),
+            &[
+                "label.yaml: NodePool p: spec.template.metadata.labels: ",
+                "every node is labelled team=c, which the requirement on team excludes, so no node can meet both; change one",
+            ],
+        ),
+        row(
+            "class-label.yaml",
+            requirement("{key: karpenter.k8s.aws/ec2nodeclass, operator: In, values: [other]}"),
+            &["requirements: ", "every node is labelled karpenter.k8s.aws/ec2nodeclass="],
+        ),
+        row(
             "operator.yaml",
             requirement("{key: a, operator: is, values: [x]}"),
             &["requirements[0].operator: \"is\": unsupported value: supported values: \"In\", "],
