@@ -352,7 +352,6 @@ fn kill(book: &mut Book, failure: &Failure) -> bool {
 mod tests {
     use super::*;
     use crate::cluster::{Change, Event, State};
-    use crate::model::failure::{FailureKind, Owner, Shortage};
     use crate::model::node::Node;
     use crate::model::pod::{OwnerRef, PodShape};
     use crate::model::resources::Resources;
@@ -472,23 +471,12 @@ mod tests {
 
     #[test]
     fn kills_are_learned_once() {
-        let shortage = |resource| Shortage {
-            container: "app".into(),
-            resource,
-            request: 0,
-            used: 1024 * MEBI,
-        };
-        let mut failure = Failure {
-            owner: Owner::new("shop", "Deployment", "web"),
-            pod: "web-1".into(),
-            uid: "u".into(),
-            kind: FailureKind::Evicted,
-            at: NOW,
-            shortages: vec![shortage("ephemeral-storage")],
-        };
+        let of_memory = Failure::of_web("web-1", NOW, 1024 * MEBI);
+        let mut failure = of_memory.clone();
+        failure.shortages[0].resource = "ephemeral-storage";
         let mut book = Book::default();
         assert!(!kill(&mut book, &failure), "not of memory");
-        failure.shortages.push(shortage(MEMORY));
+        failure.shortages.extend(of_memory.shortages);
         assert!(kill(&mut book, &failure));
         assert!(!kill(&mut book, &failure));
         let found = memory(&book).unwrap();

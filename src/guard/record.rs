@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::model::failure::{Failure, FailureKind, Owner};
+use crate::model::failure::{Failure, FailureKind, Owner, enough};
 
 /// Failures within [`WINDOW`] that make a loop. One is an accident, two may be one bad node; the
 /// third comes from the workload itself.
@@ -13,12 +13,6 @@ pub(super) const LOOP: usize = 3;
 /// for five minutes (`--eviction-pressure-transition-period`), so a pod that is evicted wherever it
 /// goes is evicted at least twice in ten. A workload without a failure for that long is calm.
 pub const WINDOW: i64 = 600;
-
-/// What a floor adds to what was used: VPA's bump after an OOM, 100 MiB…
-const STEP: i64 = 100 << 20;
-
-/// …or this part of it (a fifth), whichever is more.
-const STEP_PART: i64 = 5;
 
 /// How long a floor stands after the last failure, and then halves again and again, seconds: the
 /// half-life of VPA's histograms.
@@ -145,8 +139,7 @@ impl Guard {
 impl Record {
     fn raise(&mut self, failure: &Failure, at: i64) {
         for shortage in &failure.shortages {
-            let base = shortage.used.max(shortage.request).max(0);
-            let amount = base.saturating_add(STEP.max(base / STEP_PART));
+            let amount = enough(shortage.used.max(shortage.request).max(0));
             let key = (Arc::clone(&shortage.container), shortage.resource);
             let full = self.floors.len() >= FLOORS;
             match self.floors.get_mut(&key) {

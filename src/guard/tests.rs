@@ -18,19 +18,7 @@ fn web() -> Owner {
 
 /// A pod of `web` that used so many MiB.
 fn evicted(pod: u32, at: i64, used: i64) -> Arc<Failure> {
-    Arc::new(Failure {
-        owner: web(),
-        pod: format!("web-{pod}").into(),
-        uid: format!("u{pod}").into(),
-        kind: FailureKind::Evicted,
-        at,
-        shortages: vec![Shortage {
-            container: "app".into(),
-            resource: MEMORY,
-            request: 0,
-            used: used * MEBI,
-        }],
-    })
+    Arc::new(Failure::of_web(&format!("web-{pod}"), at, used * MEBI))
 }
 
 fn killed(pod: u32, at: i64, request: i64) -> Arc<Failure> {

@@ -2,6 +2,18 @@
 
 use std::sync::Arc;
 
+/// What is added to the memory or storage that was not enough: the Vertical Pod Autoscaler's bump
+/// after an OOM, 100 MiB…
+const STEP: i64 = 100 << 20;
+
+/// …or this part of it (a fifth), whichever is more.
+const STEP_PART: i64 = 5;
+
+/// What a container is given after it ran out at `used` bytes.
+pub fn enough(used: i64) -> i64 {
+    used.saturating_add(STEP.max(used / STEP_PART))
+}
+
 /// A workload as people know it: the Deployment behind a ReplicaSet, else the managing controller.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Owner {
@@ -76,6 +88,27 @@ pub struct Failure {
     pub at: i64,
     /// The containers that asked for too little; never empty.
     pub shortages: Vec<Shortage>,
+}
+
+#[cfg(test)]
+impl Failure {
+    /// The eviction of a pod of the Deployment `shop/web` whose container `app` used so many bytes of
+    /// memory and had asked for none.
+    pub(crate) fn of_web(pod: &str, at: i64, used: i64) -> Self {
+        Self {
+            owner: Owner::new("shop", "Deployment", "web"),
+            pod: pod.into(),
+            uid: format!("u-{pod}").into(),
+            kind: FailureKind::Evicted,
+            at,
+            shortages: vec![Shortage {
+                container: "app".into(),
+                resource: super::resources::MEMORY,
+                request: 0,
+                used,
+            }],
+        }
+    }
 }
 
 impl Failure {

@@ -182,6 +182,9 @@ pub struct OwnerRef {
 /// Containers by name with their images, sidecars too; shared by the replicas of a workload.
 pub type Images = Vec<(Arc<str>, Arc<str>)>;
 
+/// Grace period of pods that name none, seconds: the API server's default.
+pub const DEFAULT_GRACE: i64 = 30;
+
 /// A pod of the cluster.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the API object")]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -212,7 +215,7 @@ pub struct Pod {
     pub do_not_disrupt: Option<Arc<str>>,
     /// Whether its priority class is `system-cluster-critical` or `system-node-critical`.
     pub critical: bool,
-    /// Grace period for its termination, seconds.
+    /// Grace period for its termination, seconds; [`DEFAULT_GRACE`] where it names none.
     pub grace_seconds: i64,
     /// Whether it is a mirror of a static pod.
     pub mirror: bool,

@@ -1,6 +1,5 @@
 //! Gangs of the cluster: how many of their pods there are already.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cluster::Snapshot;
@@ -14,7 +13,6 @@ pub(super) fn join(problem: &mut Problem, snapshot: &Snapshot, ledger: &Ledger) 
     if problem.demands.iter().all(|demand| demand.shape.gang.is_none()) {
         return;
     }
-    let mut there: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     let demanded: Vec<(Arc<PodShape>, i64)> =
         problem.demands.iter().map(|d| (Arc::clone(&d.shape), -i64::from(d.count))).collect();
     let active = snapshot.pods.values().filter(|pod| pod.active() && !pod.gated);
@@ -22,12 +20,5 @@ pub(super) fn join(problem: &mut Problem, snapshot: &Snapshot, ledger: &Ledger) 
     let announced =
         ledger.iter().map(|(_, reserved)| (&reserved.shape, i64::from(reserved.missing())));
     let wanted = demanded.iter().map(|(shape, count)| (shape, *count));
-    for (shape, pods) in active.chain(announced).chain(wanted) {
-        if let Some(gang) = &shape.gang {
-            *there.entry((&*shape.namespace, &*gang.name)).or_insert(0) += pods;
-        }
-    }
-    problem.join_gangs(|namespace, name| {
-        there.get(&(namespace, name)).map_or(0, |pods| u32::try_from(*pods).unwrap_or(0))
-    });
+    problem.join_gangs(active.chain(announced).chain(wanted));
 }

@@ -168,19 +168,9 @@ impl World {
             let instance = fitting.next().unwrap();
             claim.stage = stage;
             claim.stage_at = self.now;
-            claim.provider_id = format!("aws:///{}", claim.name).into();
-            claim.capacity = instance.capacity.clone();
-            claim.allocatable = instance.allocatable();
+            launched(&mut claim, instance);
             if stage >= ClaimStage::Registered {
-                claim.node_name = Arc::clone(&claim.name);
-                let node = Node {
-                    name: Arc::clone(&claim.name),
-                    provider_id: Arc::clone(&claim.provider_id),
-                    capacity: claim.capacity.clone(),
-                    allocatable: claim.allocatable.clone(),
-                    ready: true,
-                    ..Node::default()
-                };
+                let node = joined(&mut claim);
                 self.state.apply(Event::Nodes(Change::Upsert(node)));
             }
             self.state.apply(Event::Claims(Change::Upsert(claim)));
@@ -189,6 +179,26 @@ impl World {
 
     fn planned(plan: &ProvisionPlan) -> u32 {
         plan.claims.iter().flat_map(|claim| &claim.pods).map(|pods| pods.count).sum()
+    }
+}
+
+/// Gives a claim an instance of the type.
+fn launched(claim: &mut Claim, instance: &InstanceType) {
+    claim.provider_id = format!("aws:///{}", claim.name).into();
+    claim.capacity = instance.capacity.clone();
+    claim.allocatable = instance.allocatable();
+}
+
+/// The node that the instance of a claim becomes.
+fn joined(claim: &mut Claim) -> Node {
+    claim.node_name = Arc::clone(&claim.name);
+    Node {
+        name: Arc::clone(&claim.name),
+        provider_id: Arc::clone(&claim.provider_id),
+        capacity: claim.capacity.clone(),
+        allocatable: claim.allocatable.clone(),
+        ready: true,
+        ..Node::default()
     }
 }
 

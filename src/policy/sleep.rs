@@ -10,9 +10,7 @@ use super::find::covers;
 use super::snapshot::{Action, Policy};
 use super::subject::Subject;
 use super::view::PodView;
-
-/// Grace period of pods that name none, seconds: the API server's default.
-const GRACE: i64 = 30;
+use crate::model::pod::DEFAULT_GRACE;
 
 /// What the sleep must leave of the grace period, seconds: time in which most servers end what they
 /// have begun.
@@ -52,7 +50,7 @@ pub(super) fn sleeps(
     if cap < Action::Default || policies.iter().all(|policy| policy.pre_stop_sleep.is_none()) {
         return Vec::new();
     }
-    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(GRACE);
+    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
     // The slots of main containers come first, in their order.
     let containers = pod.spec.containers.iter().zip(&subject.slots).enumerate();
     let sleep = |(index, (container, slot)): (usize, (&super::view::ContainerView<'_>, _))| {

@@ -277,17 +277,10 @@ fn kind(list: ContainerList, restart_policy: Option<&str>) -> ContainerKind {
 /// A ReplicaSet belongs to a Deployment when its name ends in the template hash that the Deployment
 /// controller put on the pod. A Job does not tell whether a CronJob made it, so the pods of a
 /// CronJob are those of a Job.
-fn owner_kinds<'a>(kind: &'a str, name: &str, labels: &Labels) -> [&'a str; 2] {
+fn owner_kinds<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> [&'a str; 2] {
     match kind {
         "Deployment" => ["Deployment", "ReplicaSet"],
         "CronJob" => ["Job", "Job"],
-        "ReplicaSet" => {
-            let of_deployment = labels
-                .get("pod-template-hash")
-                .and_then(|hash| name.strip_suffix(&**hash))
-                .is_some_and(|rest| rest.ends_with('-'));
-            [kind, if of_deployment { "Deployment" } else { kind }]
-        }
-        _ => [kind, kind],
+        _ => [kind, known_workload(kind, name, labels).0],
     }
 }

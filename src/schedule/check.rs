@@ -14,9 +14,9 @@ use std::sync::Arc;
 use super::problem::{NodeSlot, PoolSlot, Problem};
 use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::instance::{InstanceType, Offering};
-use crate::model::labels;
+use crate::model::labels::{self, Labels};
 use crate::model::money::MicroDollarsPerHour;
-use crate::model::pod::PodShape;
+use crate::model::pod::{PodAffinityTerm, PodShape};
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
 
@@ -361,6 +361,20 @@ fn facts(slot: &PoolSlot, instance: &InstanceType, bought: &Offering) -> Require
 
 fn may_meet(pod: &PodShape, facts: &Requirements) -> bool {
     pod.node_alternatives().iter().any(|wanted| wanted.unmet(facts, |_| false).is_none())
+}
+
+/// Whether an affinity term of a pod in the namespace `owner` selects `pod`.
+fn means(problem: &Problem, term: &PodAffinityTerm, owner: &str, pod: &PodShape) -> bool {
+    if !term.selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels)) {
+        return false;
+    }
+    let by_label = term.namespace_selector.as_ref().is_some_and(|selector| {
+        let labels = problem.namespaces.get(&pod.namespace);
+        labels.map_or_else(|| selector.matches(&Labels::new()), |l| selector.matches(l))
+    });
+    let own =
+        term.namespaces.is_empty() && term.namespace_selector.is_none() && owner == &*pod.namespace;
+    by_label || own || term.namespaces.contains(&pod.namespace)
 }
 
 fn daemons(problem: &Problem, slot: &PoolSlot, facts: &Requirements) -> Resources {

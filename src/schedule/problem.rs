@@ -38,16 +38,24 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Gives demands their gangs: those of one namespace whose shapes name the same one. `there` says
-    /// how many pods of a gang, by namespace and name, have a place already.
-    pub fn join_gangs(&mut self, there: impl Fn(&str, &str) -> u32) {
+    /// Gives demands their gangs: those of one namespace whose shapes name the same one. `there` are
+    /// the pods that have a place already, with how many there are of each shape; what is counted too
+    /// much is taken off by a negative count.
+    pub fn join_gangs<'p>(&mut self, there: impl IntoIterator<Item = (&'p Arc<PodShape>, i64)>) {
+        let mut placed: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for (shape, count) in there {
+            if let Some(gang) = &shape.gang {
+                *placed.entry((&*shape.namespace, &*gang.name)).or_insert(0) += count;
+            }
+        }
         let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = BTreeMap::new();
         for demand in &mut self.demands {
             let Some(gang) = &demand.shape.gang else { continue };
             let key = (Arc::clone(&demand.shape.namespace), Arc::clone(&gang.name));
             let slots = &mut self.gangs;
             let at = *known.entry(key).or_insert_with_key(|(namespace, name)| {
-                slots.push(GangSlot { size: 0, there: there(namespace, name) });
+                let there = placed.get(&(&**namespace, &**name)).copied().unwrap_or(0);
+                slots.push(GangSlot { size: 0, there: u32::try_from(there).unwrap_or(0) });
                 slots.len() - 1
             });
             // Templates that disagree mean the larger one.

@@ -205,14 +205,9 @@ pub(super) fn problem(
         options,
         ..Problem::default()
     };
-    problem.join_gangs(|namespace, name| {
-        let placed = pods.iter().map(|pod| &pod.pod).filter(|pod| pod.active() && !pod.waiting());
-        let ours = placed.filter(|pod| {
-            let gang = pod.shape.gang.as_ref();
-            *pod.shape.namespace == *namespace && gang.is_some_and(|gang| *gang.name == *name)
-        });
-        u32::try_from(ours.count()).unwrap_or(u32::MAX)
-    });
+    let bound = pods.iter().map(|pod| &pod.pod);
+    let bound = bound.filter(|pod| pod.active() && pod.node_name.is_some());
+    problem.join_gangs(bound.map(|pod| (&pod.shape, 1)));
     (problem, waiting)
 }
 

@@ -4,16 +4,13 @@ use super::DAY;
 use super::histogram::{Histogram, decay};
 use super::key::Keys;
 use super::scale::Measure;
+use crate::model::failure::enough;
 
 /// Samples of a day at one a minute.
 const SAMPLES_PER_DAY: f64 = 1440.0;
 
 /// Weight of a cpu sample, as in the Vertical Pod Autoscaler; only ratios matter.
 const CPU_WEIGHT: f32 = 0.1;
-
-/// What a container that was killed for memory gets more than it had: at least 100 MiB, and 20 %, as
-/// in the Vertical Pod Autoscaler.
-const KILL_BYTES: i64 = 100 << 20;
 
 /// Seconds for which a kill is remembered in full, and in which it is half forgotten after that. A
 /// need that one sample a minute does not see comes back as soon as the floor has sunk below it, so
@@ -110,10 +107,9 @@ impl History {
     /// Notes that the container was killed for memory while it `held` some bytes; says whether that
     /// changes anything.
     pub(super) fn killed(&mut self, held: i64, at: i64) -> bool {
-        let enough = held.saturating_add(KILL_BYTES).max(held.saturating_add(held / 5));
         // A bucket ends where the next begins, so one byte less is still in it.
         let floor = self.kill.map_or(0, |kill| kill.floor(at) - 1);
-        let bucket = Measure::Memory.bucket(enough.max(floor));
+        let bucket = Measure::Memory.bucket(enough(held).max(floor));
         let at = self.kill.map_or(at, |kill| kill.at.max(at));
         let old = self.kill.replace(Kill { bucket, at });
         old != self.kill

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::labels::Labels;
+use crate::model::workload::known_workload;
 
 /// A container of a workload's pod, as samples and questions name it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,11 +99,6 @@ fn major(tag: &str) -> u16 {
 /// run, since the next run has another.
 pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str, &'a str) {
     match kind {
-        "ReplicaSet" => {
-            let hash = labels.get("pod-template-hash");
-            let stem = hash.and_then(|hash| name.strip_suffix(&**hash)?.strip_suffix('-'));
-            stem.map_or((kind, name), |stem| ("Deployment", stem))
-        }
         // The two share what they know: pods name the Job only.
         "CronJob" => ("Job", name),
         "Job" => {
@@ -113,7 +109,7 @@ pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str
                 _ => (kind, name),
             }
         }
-        _ => (kind, name),
+        _ => known_workload(kind, name, labels),
     }
 }
 

@@ -149,23 +149,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 mod tests {
     use super::*;
     use crate::cluster::State;
-    use crate::model::failure::{FailureKind, Shortage};
-    use crate::model::resources::MEMORY;
 
     fn failure(pod: u32, at: i64) -> Arc<Failure> {
-        Arc::new(Failure {
-            owner: Owner::new("shop", "Deployment", "web"),
-            pod: format!("web-{pod}").into(),
-            uid: format!("u{pod}").into(),
-            kind: FailureKind::Evicted,
-            at,
-            shortages: vec![Shortage {
-                container: "app".into(),
-                resource: MEMORY,
-                request: 0,
-                used: 1 << 30,
-            }],
-        })
+        Arc::new(Failure::of_web(&format!("web-{pod}"), at, 1 << 30))
     }
 
     fn snapshot(generation: i64) -> Snapshot {

@@ -11,10 +11,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// Lays overlays over the catalogs again if something of either changed. Followers do it, too:
     /// they answer what pods would cost.
     pub(super) async fn lay_overlays(&mut self) {
+        if !self.unlaid {
+            return;
+        }
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let catalogs = self.catalogs.borrow().clone();
-        let nothing = snapshot.overlays.is_empty() && catalogs.overlays().is_empty();
-        if !self.unlaid || nothing {
+        if snapshot.overlays.is_empty() && catalogs.overlays().is_empty() {
             return;
         }
         self.unlaid = false;

@@ -12,7 +12,8 @@ use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::pod::{
-    HostPort, Images, NodeTerm, Pod, PodAffinityTerm, PodPhase, PodShape, SpreadConstraint,
+    DEFAULT_GRACE, HostPort, Images, NodeTerm, Pod, PodAffinityTerm, PodPhase, PodShape,
+    SpreadConstraint,
 };
 use crate::model::requirement::{Expression, Operator, Requirement, Requirements};
 use crate::model::taints::Toleration;
@@ -234,8 +235,7 @@ impl PodWire {
                 self.spec.priority_class_name.as_deref(),
                 Some("system-cluster-critical" | "system-node-critical")
             ),
-            // 30 s is the API server's default.
-            grace_seconds: self.spec.termination_grace_period_seconds.unwrap_or(30),
+            grace_seconds: self.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE),
             mirror: self.metadata.annotations.contains_key("kubernetes.io/config.mirror"),
             images: Arc::new(self.images()),
             failure: self.failure().map(Arc::new),

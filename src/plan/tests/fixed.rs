@@ -49,18 +49,8 @@ fn fill(world: &mut World) {
     for draft in &drafts {
         let mut claim = (*world.state.snapshot().claims[&draft.name]).clone();
         claim.stage = ClaimStage::Initialized;
-        claim.provider_id = format!("aws:///{}", claim.name).into();
-        claim.node_name = Arc::clone(&claim.name);
-        claim.capacity = kind.capacity.clone();
-        claim.allocatable = kind.allocatable();
-        let node = Node {
-            name: Arc::clone(&claim.name),
-            provider_id: Arc::clone(&claim.provider_id),
-            capacity: claim.capacity.clone(),
-            allocatable: claim.allocatable.clone(),
-            ready: true,
-            ..Node::default()
-        };
+        launched(&mut claim, &kind);
+        let node = joined(&mut claim);
         world.state.apply(Event::Claims(Change::Upsert(claim)));
         world.state.apply(Event::Nodes(Change::Upsert(node)));
     }

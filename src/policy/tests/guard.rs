@@ -4,25 +4,15 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::guard::Guard;
-use crate::model::failure::{Failure, FailureKind, Owner, Shortage};
-use crate::model::resources::{MEMORY, Resources};
+use crate::model::failure::Failure;
+use crate::model::resources::Resources;
 use crate::model::wire::workload::TemplateWire;
 
 /// A pod of the Deployment `web` used 1 GiB in its container `app`.
 fn failed() -> Arc<Guard> {
     let at = now().as_second();
-    let shortage =
-        Shortage { container: "app".into(), resource: MEMORY, request: 0, used: 1 << 30 };
-    let failure = Failure {
-        owner: Owner::new("shop", "Deployment", "web"),
-        pod: "web-1".into(),
-        uid: "u".into(),
-        kind: FailureKind::Evicted,
-        at,
-        shortages: vec![shortage],
-    };
     let mut guard = Guard::default();
-    guard.fold(&Arc::new(failure), at);
+    guard.fold(&Arc::new(Failure::of_web("web-1", at, 1 << 30)), at);
     Arc::new(guard)
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Spot, Step, Violation, look_up};
+use super::{Spot, Step, Violation, look_up, means};
 use crate::model::labels::{self, LabelSelector, Labels};
 use crate::model::pod::{NodeTerm, PodAffinityTerm, PodShape};
 use crate::model::requirement::{Requirement, Requirements};
@@ -312,7 +312,7 @@ impl<'a> Scheduler<'a> {
                     self.facts[at].counted.push(group);
                 }
                 if let Rule::Owners(term, namespace) = rule
-                    && self.means(term, namespace, pod)
+                    && means(self.problem, term, namespace, pod)
                 {
                     self.facts[at].repelled.push(group);
                 }
@@ -419,27 +419,13 @@ impl<'a> Scheduler<'a> {
                     && selector.is_some_and(|selector| selector.matches(&pod.labels))
             }
             Rule::Near { terms, namespace, .. } => {
-                terms.iter().all(|term| self.means(term, namespace, pod))
+                terms.iter().all(|term| means(self.problem, term, namespace, pod))
             }
-            Rule::Far(term, namespace) => self.means(term, namespace, pod),
+            Rule::Far(term, namespace) => means(self.problem, term, namespace, pod),
             Rule::Owners(term, namespace) => {
                 &*pod.namespace == namespace && pod.pod_anti_affinity.contains(term)
             }
         }
-    }
-
-    fn means(&self, term: &PodAffinityTerm, owner: &str, pod: &PodShape) -> bool {
-        if !term.selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels)) {
-            return false;
-        }
-        let by_label = term.namespace_selector.as_ref().is_some_and(|selector| {
-            let labels = self.problem.namespaces.get(&pod.namespace);
-            labels.map_or_else(|| selector.matches(&Labels::new()), |l| selector.matches(l))
-        });
-        let own = term.namespaces.is_empty()
-            && term.namespace_selector.is_none()
-            && owner == &*pod.namespace;
-        by_label || own || term.namespaces.contains(&pod.namespace)
     }
 
     /// Lets pods bind, round by round, until nothing moves.

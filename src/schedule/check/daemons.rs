@@ -1,8 +1,8 @@
 //! DaemonSet pods beside the pods of new nodes.
 
-use super::{Violation, facts, look_up, may_meet};
-use crate::model::labels::Labels;
-use crate::model::pod::{PodAffinityTerm, PodShape};
+use super::{Violation, facts, look_up, may_meet, means};
+use crate::model::labels;
+use crate::model::pod::PodShape;
 use crate::schedule::problem::Problem;
 use crate::schedule::solution::Solution;
 
@@ -35,24 +35,11 @@ fn clash(problem: &Problem, daemon: &PodShape, pod: &PodShape) -> Option<&'stati
         return Some("a DaemonSet has a pod's host port");
     }
     let far = |owner: &PodShape, other: &PodShape| {
-        let same_node =
-            |key: &str| key == "kubernetes.io/hostname" || key == "topology.kubernetes.io/zone";
+        let same_node = |key: &str| key == labels::HOSTNAME || key == labels::ZONE;
         let mut terms = owner.pod_anti_affinity.iter();
-        terms.any(|term| same_node(&term.topology_key) && selects(problem, term, owner, other))
+        terms.any(|term| {
+            same_node(&term.topology_key) && means(problem, term, &owner.namespace, other)
+        })
     };
     (far(daemon, pod) || far(pod, daemon)).then_some("a DaemonSet and a pod keep apart")
-}
-
-fn selects(problem: &Problem, term: &PodAffinityTerm, owner: &PodShape, other: &PodShape) -> bool {
-    let by_name = if term.namespaces.is_empty() && term.namespace_selector.is_none() {
-        owner.namespace == other.namespace
-    } else {
-        term.namespaces.contains(&other.namespace)
-    };
-    let by_label = term.namespace_selector.as_ref().is_some_and(|selector| {
-        let none = Labels::new();
-        selector.matches(problem.namespaces.get(&other.namespace).unwrap_or(&none))
-    });
-    (by_name || by_label)
-        && term.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
 }

@@ -265,7 +265,7 @@ fn a_gang_waits_for_all_of_its_pods() {
     let three = of(r#","harbinger.sh/gang-size":"3""#);
     let mut partial =
         problem(&[(2, Arc::clone(&three)), (1, sized("1", "1Gi"))], vec![on_demand()]);
-    partial.join_gangs(|_, _| 0);
+    partial.join_gangs([]);
     let solution = solved(&partial);
     let text = show(&partial, &solution);
     assert!(text.contains("left 0x2: the gang waits for its pods: 2 of 3 are there"), "{text}");
@@ -273,10 +273,10 @@ fn a_gang_waits_for_all_of_its_pods() {
     // One that runs counts, and so does one of another template.
     let mut whole = partial.clone();
     whole.gangs.clear();
-    whole.join_gangs(|namespace, name| u32::from((namespace, name) == ("n", "mpi")));
+    whole.join_gangs([(&three, 1)]);
     assert!(solved(&whole).unplaced.is_empty());
     let mut mixed = problem(&[(2, three), (1, of(""))], vec![on_demand()]);
-    mixed.join_gangs(|_, _| 0);
+    mixed.join_gangs([]);
     assert!(solved(&mixed).unplaced.is_empty());
     let mut wrong = solved(&partial);
     wrong.unplaced.clear();
@@ -300,7 +300,7 @@ fn a_gang_in_one_zone_is_in_one_zone() {
         meta,
     );
     let mut problem = problem(&[(5, close), (1, elsewhere)], vec![on_demand()]);
-    problem.join_gangs(|_, _| 0);
+    problem.join_gangs([]);
     let solution = solved(&problem);
     assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
     let zone = |node: &NewNode| {
