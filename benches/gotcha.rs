@@ -68,7 +68,7 @@ fn main() -> Result<()> {
 
 async fn play(action: &str, round: Duration) -> Result<()> {
     let policy = (action != "without").then_some(action);
-    let scene = Box::pin(Scene::start(BOOT, policy, Options::default())).await?;
+    let scene = Scene::start(BOOT, policy, Options::default()).await?;
     scene.deploy(PODS).await?;
     let started = Instant::now();
     let mut ticks = tokio::time::interval(LOOK);

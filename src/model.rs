@@ -7,6 +7,7 @@ pub mod claim;
 pub mod companions;
 pub mod digest;
 pub mod failure;
+pub mod gang;
 pub mod instance;
 pub mod labels;
 pub mod money;

@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::{
     apps::v1 as apps, batch::v1 as batch, core::v1 as core, storage::v1 as storage,
 };
@@ -56,6 +57,7 @@ kinds! {
     "PersistentVolume" "" "v1" core::PersistentVolume,
     "PersistentVolumeClaim" "" "v1" core::PersistentVolumeClaim,
     "Pod" "" "v1" core::Pod,
+    "PodGroup" "scheduling.k8s.io" "scheduling.k8s.io/v1beta1" PodGroup,
     "PriorityClass" "scheduling.k8s.io" "scheduling.k8s.io/v1" PriorityClass,
     "ReplicaSet" "apps" "apps/v1" apps::ReplicaSet,
     "StatefulSet" "apps" "apps/v1" apps::StatefulSet,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::claim::Claim;
+use crate::model::gang::PodGroups;
 use crate::model::labels::Labels;
 use crate::model::node::Node;
 use crate::model::overlay::Overlay;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub pools: Arc<BTreeMap<Arc<str>, Arc<Pool>>>,
     /// Overlays by name.
     pub overlays: Arc<BTreeMap<Arc<str>, Arc<Overlay>>>,
+    /// Groups of pods by namespace and name.
+    pub pod_groups: Arc<PodGroups>,
     /// Workloads by kind, namespace and name.
     pub workloads: Arc<BTreeMap<(WorkloadKind, ObjectKey), Arc<Workload>>>,
     /// Labels of namespaces by name.

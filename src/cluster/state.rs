@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::snapshot::{ObjectKey, Snapshot};
 use crate::model::claim::Claim;
+use crate::model::gang::PodGroup;
 use crate::model::labels::Labels;
 use crate::model::node::Node;
 use crate::model::overlay::Overlay;
@@ -25,7 +26,8 @@ pub enum Change<K, T> {
 }
 
 impl<K: Ord + Clone, T: PartialEq> Change<K, T> {
-    /// Folds the change into a map and says whether that changed it. Objects that are as they were keep their place in memory.
+    /// Folds the change into a map and says whether that changed it. Objects that are
+    /// as they were keep their place in memory.
     pub fn fold_into(self, all: &mut Arc<BTreeMap<K, Arc<T>>>, key: impl Fn(&T) -> K) -> bool {
         match self {
             Self::Upsert(object) => {
@@ -73,6 +75,8 @@ pub enum Event {
     Pools(Change<Arc<str>, Pool>),
     /// Overlays.
     Overlays(Change<Arc<str>, Overlay>),
+    /// Groups of pods.
+    PodGroups(Change<ObjectKey, PodGroup>),
     /// Workloads of one kind.
     Workloads(WorkloadKind, Change<ObjectKey, Workload>),
     /// Namespaces with their labels.
@@ -88,12 +92,13 @@ pub enum Event {
 }
 
 /// Kinds that must have delivered a list before planning starts.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "pods",
     "nodes",
     "claims",
     "pools",
     "overlays",
+    "pod groups",
     "namespaces",
     "volume claims",
     "volumes",
@@ -182,6 +187,11 @@ impl State {
                 listed(&change, "overlays"),
                 change.fold_into(&mut snapshot.overlays, |o| Arc::clone(&o.name)),
             ),
+            Event::PodGroups(change) => {
+                let key =
+                    |group: &PodGroup| (Arc::clone(&group.namespace), Arc::clone(&group.name));
+                (listed(&change, "pod groups"), change.fold_into(&mut snapshot.pod_groups, key))
+            }
             Event::Workloads(kind, change) => {
                 let listed = listed(&change, kind.name());
                 let change = map(change, |mut workload: Workload| {
@@ -321,6 +331,7 @@ mod tests {
         state.apply(Event::Claims(Change::Replace(Vec::new())));
         state.apply(Event::Pools(Change::Replace(Vec::new())));
         state.apply(Event::Overlays(Change::Replace(Vec::new())));
+        state.apply(Event::PodGroups(Change::Replace(Vec::new())));
         state.apply(Event::Namespaces(Change::Replace(Vec::new())));
         state.apply(Event::VolumeClaims(Change::Replace(Vec::new())));
         state.apply(Event::Volumes(Change::Replace(Vec::new())));

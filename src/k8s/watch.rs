@@ -11,6 +11,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::scheduling::v1beta1 as scheduling;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -108,13 +109,21 @@ impl Watches {
             },
             move |change| wrap(Event::Pools(change)),
         );
-        // A cluster may have been installed before this kind was.
+        // A cluster may have been installed before this kind was, and few serve the next one.
         self.begin::<NodeOverlay, _, _, _>(
             watcher::Config::default(),
             to,
             |overlay| overlay.name_any().into(),
             |overlay| Some(project::overlay(&overlay)),
             move |change| wrap(Event::Overlays(change)),
+            Absent::IsEmpty,
+        );
+        self.begin::<scheduling::PodGroup, _, _, _>(
+            watcher::Config::default(),
+            to,
+            place,
+            |group| Some(group.into()),
+            move |change| wrap(Event::PodGroups(change)),
             Absent::IsEmpty,
         );
         self.namespaces(to, move |change| wrap(Event::Namespaces(change)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::gang::Gang;
 use super::labels::{LabelSelector, Labels};
 use super::requirement::{Requirement, Requirements};
 use super::resources::Resources;
@@ -52,15 +53,6 @@ pub struct PodShape {
     pub scheduler: Arc<str>,
     /// Gang that the pod belongs to.
     pub gang: Option<Arc<Gang>>,
-}
-
-/// Pods of a namespace that are placed wholly or not at all.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Gang {
-    /// Name, within the namespace.
-    pub name: Arc<str>,
-    /// Pods that it has at least; 0 when it has those that are known.
-    pub size: u32,
 }
 
 impl PodShape {

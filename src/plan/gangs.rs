@@ -20,5 +20,5 @@ pub(super) fn join(problem: &mut Problem, snapshot: &Snapshot, ledger: &Ledger) 
     let announced =
         ledger.iter().map(|(_, reserved)| (&reserved.shape, i64::from(reserved.missing())));
     let wanted = demanded.iter().map(|(shape, count)| (shape, *count));
-    problem.join_gangs(active.chain(announced).chain(wanted));
+    problem.join_gangs(&snapshot.pod_groups, active.chain(announced).chain(wanted));
 }

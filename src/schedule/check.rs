@@ -299,11 +299,17 @@ impl Judge<'_> {
         }
         for (gang, (missing, all)) in left {
             let slot = self.problem.gangs.get(gang).copied().unwrap_or_default();
-            if all + u64::from(slot.there) < u64::from(slot.size) && missing < all {
+            if missing == all {
+                continue;
+            }
+            if slot.absent {
+                self.object(format!("gang {gang}"), "it is placed before its PodGroup exists");
+            }
+            if all - missing + u64::from(slot.there) < u64::from(slot.size) {
                 let message = format!("it is placed without all of its {} pods", slot.size);
                 self.object(format!("gang {gang}"), message);
             }
-            if missing > 0 && missing < all {
+            if missing > 0 && !slot.elastic {
                 let message = format!("{missing} of its {all} pods have no place");
                 self.object(format!("gang {gang}"), message);
             }

@@ -30,6 +30,8 @@ pub(super) struct Lessons<'a> {
     /// Pods of each demand by the number of preferences given up.
     levels: Vec<BTreeMap<usize, u32>>,
     caps: Caps,
+    /// Pods of each gang that may go without a place while the others have one.
+    spare: BTreeMap<usize, u64>,
     /// Gangs left behind.
     behind: BTreeSet<usize>,
     /// Gangs of which not all pods are known, with the count of those that are.
@@ -61,17 +63,37 @@ impl<'a> Lessons<'a> {
                 BTreeMap::from([(if respect { 0 } else { steps.len() }, count)])
             })
             .collect();
-        // A gang of which a pod has no place anyway is not tried.
-        let gangs = problem.demands.iter().enumerate();
-        let mut behind: BTreeSet<usize> =
-            gangs.filter(|(at, _)| storage.blocked(*at) > 0).filter_map(|(_, d)| d.gang).collect();
-        let members = problem.gang_members().into_iter().enumerate();
+        let members = problem.gang_members();
+        let unknown = |(gang, known): &(usize, u64)| {
+            let slot = &problem.gangs[*gang];
+            slot.absent || *known < u64::from(slot.size)
+        };
         let partial: BTreeMap<usize, u64> =
-            members.filter(|(gang, known)| *known < u64::from(problem.gangs[*gang].size)).collect();
-        behind.extend(partial.keys());
+            members.iter().copied().enumerate().filter(unknown).collect();
+        // A gang of which a pod has no place anyway is not tried.
+        let mut blocked: BTreeMap<usize, u64> = BTreeMap::new();
+        for (at, demand) in problem.demands.iter().enumerate() {
+            if let Some(gang) = demand.gang.filter(|_| storage.blocked(at) > 0) {
+                *blocked.entry(gang).or_insert(0) += u64::from(storage.blocked(at));
+            }
+        }
+        let elastic = problem.gangs.iter().zip(&members).enumerate();
+        let mut spare: BTreeMap<usize, u64> = elastic
+            .filter(|(_, (slot, _))| slot.elastic)
+            .map(|(gang, (slot, known))| (gang, known.saturating_sub(u64::from(slot.size))))
+            .collect();
+        let mut behind: BTreeSet<usize> = partial.keys().copied().collect();
+        for (gang, blocked) in blocked {
+            let spare = spare.entry(gang).or_insert(0);
+            if blocked > *spare {
+                behind.insert(gang);
+            }
+            *spare = spare.saturating_sub(blocked);
+        }
         Self {
             problem,
             storage,
+            spare,
             steps,
             levels,
             caps: Caps::new(),
@@ -236,10 +258,19 @@ impl<'a> Lessons<'a> {
     /// Leaves the gang of least priority behind of those that do not fit as a whole.
     fn leave_behind(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
         let demands = &self.problem.demands;
+        let mut gone: BTreeMap<usize, u64> = BTreeMap::new();
+        for (demand, count) in missing {
+            if let Some(gang) = demands[*demand].gang {
+                *gone.entry(gang).or_insert(0) += u64::from(*count);
+            }
+        }
         let mut failed: Vec<(i32, usize)> = missing
             .keys()
             .filter_map(|demand| Some((demands[*demand].shape.priority, demands[*demand].gang?)))
-            .filter(|(_, gang)| !self.behind.contains(gang))
+            .filter(|(_, gang)| {
+                let spare = self.spare.get(gang).copied().unwrap_or(0);
+                !self.behind.contains(gang) && gone[gang] > spare
+            })
             .collect();
         failed.sort_unstable();
         let single = self.behind.len() < MOST_GANGS as usize && !self.hurry;

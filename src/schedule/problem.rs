@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::model::gang::PodGroups;
 use crate::model::instance::{InstanceType, Reserved};
 use crate::model::labels::Labels;
 use crate::model::money::MicroDollarsPerHour;
@@ -41,21 +42,42 @@ impl Problem {
     /// Gives demands their gangs: those of one namespace whose shapes name the same one. `there` are
     /// the pods that have a place already, with how many there are of each shape; what is counted too
     /// much is taken off by a negative count.
-    pub fn join_gangs<'p>(&mut self, there: impl IntoIterator<Item = (&'p Arc<PodShape>, i64)>) {
-        let mut placed: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    pub fn join_gangs<'p>(
+        &mut self,
+        groups: &PodGroups,
+        there: impl IntoIterator<Item = (&'p Arc<PodShape>, i64)>,
+    ) {
+        let mut placed: BTreeMap<(&str, &str, bool), i64> = BTreeMap::new();
         for (shape, count) in there {
             if let Some(gang) = &shape.gang {
-                *placed.entry((&*shape.namespace, &*gang.name)).or_insert(0) += count;
+                let key = (&*shape.namespace, &*gang.name, gang.by_group);
+                *placed.entry(key).or_insert(0) += count;
             }
         }
-        let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = BTreeMap::new();
+        let mut known: BTreeMap<(Arc<str>, Arc<str>, bool), usize> = BTreeMap::new();
         for demand in &mut self.demands {
-            let Some(gang) = &demand.shape.gang else { continue };
-            let key = (Arc::clone(&demand.shape.namespace), Arc::clone(&gang.name));
+            let Some(gang) = demand.shape.gang.clone() else { continue };
+            let namespace = Arc::clone(&demand.shape.namespace);
+            let there = placed.get(&(&*namespace, &*gang.name, gang.by_group)).copied();
+            let key = (namespace, Arc::clone(&gang.name));
+            let group = groups.get(&key).filter(|_| gang.by_group);
+            if let Some(group) = group {
+                if !group.topology.is_empty() {
+                    let terms = group.topology.iter().map(|label| gang.together(label));
+                    Arc::make_mut(&mut demand.shape).pod_affinity.extend(terms);
+                }
+                if group.min_count.is_none() {
+                    continue;
+                }
+            }
             let slots = &mut self.gangs;
-            let at = *known.entry(key).or_insert_with_key(|(namespace, name)| {
-                let there = placed.get(&(&**namespace, &**name)).copied().unwrap_or(0);
-                slots.push(GangSlot { size: 0, there: u32::try_from(there).unwrap_or(0) });
+            let at = *known.entry((key.0, key.1, gang.by_group)).or_insert_with(|| {
+                slots.push(GangSlot {
+                    size: group.and_then(|group| group.min_count).unwrap_or(0),
+                    there: there.and_then(|there| u32::try_from(there).ok()).unwrap_or(0),
+                    elastic: gang.by_group,
+                    absent: gang.by_group && group.is_none(),
+                });
                 slots.len() - 1
             });
             // Templates that disagree mean the larger one.
@@ -102,6 +124,10 @@ pub struct GangSlot {
     pub size: u32,
     /// Pods of it that have a place already; they count, but are not demanded.
     pub there: u32,
+    /// Whether so many may have a place without the others.
+    pub elastic: bool,
+    /// Whether the object that says what it asks does not exist: none is placed.
+    pub absent: bool,
 }
 
 /// A node that exists or is on its way.

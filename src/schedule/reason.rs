@@ -108,6 +108,11 @@ pub enum Reason {
         /// Pods that it has at least.
         size: u32,
     },
+    /// The `PodGroup` that the pod names does not exist; the kube-scheduler waits for it.
+    GroupMissing {
+        /// Its name, in the pod's namespace.
+        name: String,
+    },
     /// The engine does not know a hard constraint, so it must not guess.
     Unsupported {
         /// The constraint.
@@ -254,6 +259,9 @@ impl fmt::Display for Reason {
                 write!(f, "the pod's own volume claim {fault}")
             }
             Self::Volume { claim, fault } => write!(f, "PersistentVolumeClaim {claim} {fault}"),
+            Self::GroupMissing { name } => {
+                write!(f, "PodGroup {name} does not exist, and the pod waits for it; create it")
+            }
             Self::Gang => f.write_str("the gang does not fit as a whole"),
             Self::GangPartial { known, size } => {
                 write!(f, "the gang waits for its pods: {known} of {size} are there")

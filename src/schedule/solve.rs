@@ -200,7 +200,14 @@ fn merge(solution: &mut Solution) {
 
 /// What a gang that was left behind says of its pods; `known` are its pods where they are too few.
 pub(super) fn gang_reasons(problem: &Problem, gang: usize, known: Option<&u64>) -> Reasons {
+    let member = problem.demands.iter().find(|demand| demand.gang == Some(gang));
     let reason = match (known, problem.gangs.get(gang)) {
+        (_, Some(slot)) if slot.absent => {
+            let name = member.and_then(|demand| demand.shape.gang.as_ref());
+            Reason::GroupMissing {
+                name: name.map_or_else(String::new, |gang| gang.name.to_string()),
+            }
+        }
         (Some(known), Some(gang)) => Reason::GangPartial { known: *known, size: gang.size },
         _ => Reason::Gang,
     };

@@ -207,7 +207,7 @@ pub(super) fn problem(
     };
     let bound = pods.iter().map(|pod| &pod.pod);
     let bound = bound.filter(|pod| pod.active() && pod.node_name.is_some());
-    problem.join_gangs(bound.map(|pod| (&pod.shape, 1)));
+    problem.join_gangs(&input.pod_groups, bound.map(|pod| (&pod.shape, 1)));
     (problem, waiting)
 }
 

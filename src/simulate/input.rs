@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::scheduling::v1beta1 as scheduling;
 use kube::{CustomResourceExt, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,6 +24,7 @@ use crate::api::requestpolicy::RequestPolicy;
 use crate::api::validate::{self, FieldError};
 use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::digest;
+use crate::model::gang::{PodGroup, PodGroups};
 use crate::model::labels::Labels;
 use crate::model::volume::Volumes;
 use crate::model::wire::MetaWire;
@@ -59,6 +61,8 @@ pub struct Input {
     pub namespaces: BTreeMap<Arc<str>, Labels>,
     /// Claims of volumes, volumes, their classes, and what nodes can attach.
     pub volumes: Volumes,
+    /// Groups of pods by namespace and name.
+    pub pod_groups: PodGroups,
     /// Kinds that say nothing about nodes, with their count.
     pub skipped: BTreeMap<String, usize>,
     /// Fields that this program does not know and that resemble none that it knows.
@@ -284,6 +288,12 @@ impl Sorter {
                 let mut labels = meta.metadata.labels;
                 labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
                 self.input.namespaces.insert(name.into(), labels);
+            }
+        } else if kind == "PodGroup" {
+            if let Some(group) = self.lenient::<scheduling::PodGroup>(subject, value) {
+                let group = PodGroup::from(group);
+                let key = (Arc::clone(&group.namespace), Arc::clone(&group.name));
+                self.input.pod_groups.insert(key, Arc::new(group));
             }
         } else if kind != "PriorityClass" {
             self.volumes(subject, kind, value);

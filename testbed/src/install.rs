@@ -105,9 +105,8 @@ impl Chart {
             Api::<Service>::namespaced(client.clone(), NAMESPACE).get("harbinger").await?;
         let service = service.spec.context("no Service spec")?;
         let ip = service.cluster_ip.clone().context("no ClusterIP")?;
-        let deployment =
-            Api::<Deployment>::namespaced(client.clone(), NAMESPACE).get("harbinger").await?;
-        let pod = deployment.spec.template.spec.context("no pod spec")?;
+        let deployments = Api::<Deployment>::namespaced(client.clone(), NAMESPACE);
+        let pod = deployments.get("harbinger").await?.spec.template.spec.context("no pod spec")?;
         let account = pod.service_account_name.clone().context("no account")?;
         let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, &account).await?;
         let root = plane.dir().join("pod");

@@ -41,6 +41,8 @@ const ATTEMPTS: u32 = 3;
 pub struct PlaneOptions {
     /// Runs cert-manager's controllers and CA injector (without its validating webhook).
     pub cert_manager: bool,
+    /// Feature gates of all parts, such as `GenericWorkload=true`.
+    pub feature_gates: String,
     /// Flags for the API server after our own; a later flag wins.
     pub apiserver_flags: Vec<String>,
     /// Lines added to the scheduler's configuration, such as `profiles:`.
@@ -93,8 +95,8 @@ impl Plane {
         plane.wait_etcd().await?;
         plane.spawn("kube-apiserver", plane.layout.apiserver(options)).await?;
         plane.wait_apiserver().await?;
-        plane.spawn("kube-controller-manager", plane.layout.controller_manager()).await?;
-        plane.spawn("kube-scheduler", plane.layout.scheduler()).await?;
+        plane.spawn("kube-controller-manager", plane.layout.controller_manager(options)).await?;
+        plane.spawn("kube-scheduler", plane.layout.scheduler(options)).await?;
         plane.spawn("kwok", plane.layout.kwok()).await?;
         plane.wait_ready().await?;
         if options.cert_manager {

@@ -18,6 +18,7 @@ mod doctor;
 mod door;
 mod fixed;
 mod gotcha;
+mod groups;
 mod install;
 mod load;
 mod manifests;

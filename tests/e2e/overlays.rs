@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::world::World;
 
@@ -44,9 +42,7 @@ async fn an_overlaid_price_decides_what_is_bought() -> Result<()> {
     let namespace = world.plane.namespace("overlays").await?;
     world.deploy(&namespace, "web", 1).await?;
     world.running(&namespace, 1).await?;
-    let nodes = Api::<Node>::all(world.plane.client());
-    let ours = ListParams::default().labels("karpenter.sh/nodepool");
-    let node = nodes.list(&ours).await?.items.pop().context("no node")?;
+    let node = world.nodes().await?.pop().context("no node")?;
     let kind = node.labels().get("node.kubernetes.io/instance-type").cloned();
     ensure!(kind.as_deref() == Some("r5.2xlarge"), "{kind:?}");
     let path = "jsonpath={.items[*].metadata.annotations.karpenter\\.sh/price-overlay-applied}";

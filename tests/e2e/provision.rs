@@ -96,8 +96,7 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     world.deploy(&namespace, "web", 2).await?;
     world.running(&namespace, 2).await?;
     let nodes = Api::<Node>::all(world.plane.client());
-    let ours = ListParams::default().labels("karpenter.sh/nodepool");
-    let old = nodes.list(&ours).await?.items[0].name_any();
+    let old = world.nodes().await?[0].name_any();
     nodes.delete(&old, &DeleteParams::default()).await?;
 
     // The budget allows nothing: the node must stay, tainted, and say why.
@@ -125,7 +124,7 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     .with_context(|| world.story())?;
     world.running(&namespace, 2).await?;
     let instances = world.cloud.instances().await?.len();
-    let left = nodes.list(&ours).await?.items.len();
+    let left = world.nodes().await?.len();
     ensure!(instances == left, "{instances} instances, {left} nodes");
     world.cloud.journal().ensure_sound()
 }

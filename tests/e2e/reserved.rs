@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use testbed::cloud::{REGION, Reservation};
 use testbed::poll;
 
@@ -67,10 +65,8 @@ async fn a_reservation_is_used_up_before_anything_is_bought() -> Result<()> {
     world.scale(&namespace, "web", 4).await?;
     world.running(&namespace, 4).await?;
     ensure!(world.cloud.reservations().left("cr-1") == 0);
-    let nodes = Api::<Node>::all(world.plane.client());
-    let ours = ListParams::default().labels("karpenter.sh/nodepool");
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for node in nodes.list(&ours).await?.items {
+    for node in world.nodes().await? {
         let label = |key: &str| node.labels().get(key).cloned().unwrap_or_default();
         let id = label("karpenter.k8s.aws/capacity-reservation-id");
         let kind = format!("{} {id}", label("karpenter.sh/capacity-type"));

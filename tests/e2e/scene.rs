@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
@@ -90,14 +90,12 @@ impl Scene {
     /// How it stands now.
     pub(crate) async fn figures(&self) -> Result<Figures> {
         let counts = self.pressure.counts();
-        let nodes = Api::<Node>::all(self.world.plane.client());
-        let ours = ListParams::default().labels("karpenter.sh/nodepool");
         Ok(Figures {
             created: counts.created,
             evicted: counts.evicted,
             rejected: counts.rejected,
             running: self.running().await?.len(),
-            nodes: nodes.list(&ours).await?.items.len(),
+            nodes: self.world.nodes().await?.len(),
             bought: self.world.boot.launches(),
             dollars: self.world.dollars().await?,
         })

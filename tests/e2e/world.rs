@@ -33,7 +33,16 @@ impl World {
     /// Everything up: the chart with both our processes, and one pool of on-demand nodes. Instances
     /// register after `boot` and are ready a moment later. `flags` are the provisioner's.
     pub(crate) async fn start(boot: Duration, flags: &[&str]) -> Result<Self> {
-        let (plane, moto) = futures::join!(Plane::start(PlaneOptions::default()), Moto::start());
+        Self::start_on(PlaneOptions::default(), boot, flags).await
+    }
+
+    /// The same on another control plane.
+    pub(crate) async fn start_on(
+        options: PlaneOptions,
+        boot: Duration,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let (plane, moto) = futures::join!(Plane::start(options), Moto::start());
         let (plane, moto) = (plane?, Arc::new(moto?));
         let cloud = Cloud::start(Arc::clone(&moto), "c1").await?;
         install::system_node(&plane).await?;
@@ -127,12 +136,10 @@ impl World {
 
     /// Waits until there are no claims, no nodes and no instances.
     pub(crate) async fn empty(&self) -> Result<()> {
-        let nodes = Api::<Node>::all(self.plane.client());
         poll::until("everything is gone", DEADLINE, async || {
             let claims = self.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
             ensure!(claims.trim().is_empty(), "claims: {claims}");
-            let ours = ListParams::default().labels("karpenter.sh/nodepool");
-            let left = nodes.list(&ours).await?.items.len();
+            let left = self.nodes().await?.len();
             ensure!(left == 0, "{left} nodes");
             let instances = self.cloud.instances().await?.len();
             ensure!(instances == 0, "{instances} instances");
@@ -140,6 +147,12 @@ impl World {
         })
         .await
         .with_context(|| self.story())
+    }
+
+    /// Nodes that we bought.
+    pub(crate) async fn nodes(&self) -> Result<Vec<Node>> {
+        let ours = ListParams::default().labels("karpenter.sh/nodepool");
+        Ok(Api::<Node>::all(self.plane.client()).list(&ours).await?.items)
     }
 
     /// Price of the instances that run, dollars an hour.

@@ -220,3 +220,23 @@ fn nodes_have_the_labels_of_template_pool_class_and_type() {
     assert_eq!(report["nodes"], json!([]));
     assert!(nowhere(&report).contains("team"), "{}", nowhere(&report));
 }
+
+#[test]
+fn pods_of_a_group_wait_for_each_other() {
+    let group = |policy: &str| {
+        format!(
+            "apiVersion: scheduling.k8s.io/v1beta1\nkind: PodGroup\nmetadata: {{name: train}}\n\
+             spec: {{schedulingPolicy: {policy}}}\n---\n"
+        )
+    };
+    let three = pods(3, "", "schedulingGroup: {podGroupName: train}");
+    let alone = report(&three);
+    assert!(nowhere(&alone).contains("PodGroup train does not exist"), "{}", nowhere(&alone));
+    let four = report(&format!("{three}{}", group("{gang: {minCount: 4}}")));
+    assert!(nowhere(&four).contains("3 of 4 are there"), "{}", nowhere(&four));
+    let whole = report(&format!("{three}{}", group("{gang: {minCount: 3}}")));
+    assert_eq!(whole["pods"]["placedOnNew"], 3, "{whole}");
+    let each = report(&format!("{three}{}", group("{basic: {}}")));
+    assert_eq!(each["pods"]["placedOnNew"], 3, "{each}");
+    assert!(!each["warnings"].to_string().contains("schedulingGroup"), "{each}");
+}

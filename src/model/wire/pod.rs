@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use serde::{Deserialize, Serialize};
 
 use super::failure::ContainerStateWire;
+use super::gang::SchedulingGroupWire;
 use super::requests::{ResourceList, ResourcesWire, pod_requests};
 use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
@@ -81,6 +82,9 @@ pub struct PodSpecWire {
     pub termination_grace_period_seconds: Option<i64>,
     /// Service account.
     pub service_account_name: Option<String>,
+    /// The group that the pod is placed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduling_group: Option<SchedulingGroupWire>,
 }
 
 /// What is read of a container.
@@ -304,7 +308,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
         },
         gang: None,
     };
-    super::gang::join(&mut shape, &meta.annotations);
+    super::gang::join(&mut shape, &meta.annotations, spec.scheduling_group.as_ref());
     shape
 }
 

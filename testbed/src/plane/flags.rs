@@ -118,12 +118,12 @@ impl Layout {
             // Without it, SIGTERM waits up to a minute for open watches.
             "--shutdown-send-retry-after=true".into(),
         ];
-        flags.extend(self.serving());
+        flags.extend(self.shared(options));
         flags.extend(options.apiserver_flags.iter().cloned());
         flags
     }
 
-    pub(super) fn controller_manager(&self) -> Vec<String> {
+    pub(super) fn controller_manager(&self, options: &PlaneOptions) -> Vec<String> {
         let mut flags = vec![
             format!("--kubeconfig={}", self.kubeconfig("controller-manager").display()),
             format!("--secure-port={}", self.controller_manager),
@@ -139,18 +139,18 @@ impl Layout {
             "--kube-api-burst=1000".into(),
             OPEN_PATHS.into(),
         ];
-        flags.extend(self.serving());
+        flags.extend(self.shared(options));
         flags
     }
 
-    pub(super) fn scheduler(&self) -> Vec<String> {
+    pub(super) fn scheduler(&self, options: &PlaneOptions) -> Vec<String> {
         let mut flags = vec![
             format!("--config={}", self.file("scheduler.yaml")),
             format!("--secure-port={}", self.scheduler),
             "--bind-address=127.0.0.1".into(),
             OPEN_PATHS.into(),
         ];
-        flags.extend(self.serving());
+        flags.extend(self.shared(options));
         flags
     }
 
@@ -165,10 +165,11 @@ impl Layout {
         ]
     }
 
-    fn serving(&self) -> [String; 2] {
+    fn shared(&self, options: &PlaneOptions) -> [String; 3] {
         [
             format!("--tls-cert-file={}", self.file("serving.crt")),
             format!("--tls-private-key-file={}", self.file("serving.key")),
+            format!("--feature-gates={}", options.feature_gates),
         ]
     }
 }
