@@ -15,7 +15,7 @@ use super::nodeoverlay::NodeOverlay;
 use super::nodepool::{
     ConsolidationPolicy as ConsolidationPolicySpec, NodeClaimTemplate, NodePool,
 };
-use super::validate::validate_nodeoverlay;
+use super::validate::{validate_nodeoverlay, validate_nodepool};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
@@ -32,8 +32,9 @@ pub fn class_label(class: &ClassRef) -> String {
     format!("{}/{}", class.group, class.kind.to_lowercase())
 }
 
-/// The pool of an object. `ready` is left to the caller's judgement of validity and class.
-pub fn pool(object: &NodePool, ready: bool) -> Pool {
+/// The pool of an object. It is ready when it is valid and is not being deleted; whether its class is
+/// ready is left to the caller.
+pub fn pool(object: &NodePool) -> Pool {
     let name = object.name_any();
     let template = &object.spec.template;
     let class = class_ref(&template.spec.node_class_ref);
@@ -80,7 +81,7 @@ pub fn pool(object: &NodePool, ready: bool) -> Pool {
         },
         replicas: object.spec.replicas.map(|count| u32::try_from(count).unwrap_or(0)),
         hash: template_hash(template).into(),
-        ready: ready && object.metadata.deletion_timestamp.is_none(),
+        ready: object.metadata.deletion_timestamp.is_none() && validate_nodepool(object).is_empty(),
     }
 }
 
@@ -307,7 +308,8 @@ mod tests {
             }
         }))
         .unwrap();
-        let pool = pool(&object, true);
+        let pool = pool(&object);
+        assert!(pool.ready);
         assert_eq!(pool.labels["karpenter.k8s.aws/ec2nodeclass"], "std");
         assert_eq!(pool.labels["tier"], "front");
         assert_eq!(pool.limits["cpu"], 10_000);
@@ -320,5 +322,9 @@ mod tests {
         assert_eq!(template_hash(&same.spec.template), template_hash(&object.spec.template));
         same.spec.template.metadata.annotations.insert("a".into(), "b".into());
         assert_ne!(template_hash(&same.spec.template), template_hash(&object.spec.template));
+        same.spec.template.metadata.labels.insert("tier".into(), "back".into());
+        assert!(super::pool(&same).ready, "it asks for no tier");
+        same.spec.template.spec.requirements = object.spec.template.spec.requirements;
+        assert!(!super::pool(&same).ready, "labels and requirements contradict each other");
     }
 }

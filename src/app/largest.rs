@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodepool::NodePool;
-use crate::api::{project, validate};
+use crate::api::project;
 use crate::cloud::catalog::{Catalog, PRICED_REGION, SpotPrices};
 use crate::cloud::settings::ClassSettings;
 use crate::cluster::Change;
@@ -21,7 +21,6 @@ use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::PodShape;
-use crate::model::pool::Pool;
 use crate::model::resources::Resources;
 use crate::schedule::{PoolSlot, largest_rooms};
 
@@ -97,9 +96,7 @@ impl State {
             }
         }
         let pools = self.pools.values().filter_map(|object| {
-            // A pool that is being made has no condition yet; what it would buy counts already.
-            let pool = project::pool(object, validate::validate_nodepool(object).is_empty());
-            let mut pool = Pool { ready: true, ..pool };
+            let mut pool = project::pool(object);
             for key in [labels::REGION, labels::ZONE, labels::ZONE_ID] {
                 pool.requirements.remove(key);
             }

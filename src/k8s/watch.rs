@@ -30,8 +30,8 @@ use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
+use crate::api::project;
 use crate::api::requestpolicy::RequestPolicy;
-use crate::api::{project, validate};
 use crate::cluster::{Change, Event};
 use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::failure::Failure;
@@ -103,10 +103,7 @@ impl Watches {
             watcher::Config::default(),
             to,
             |pool| pool.name_any().into(),
-            |pool| {
-                let valid = validate::validate_nodepool(&pool).is_empty();
-                Some(project::pool(&pool, valid))
-            },
+            |pool| Some(project::pool(&pool)),
             move |change| wrap(Event::Pools(change)),
         );
         // A cluster may have been installed before this kind was, and few serve the next one.

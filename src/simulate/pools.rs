@@ -74,7 +74,7 @@ pub(super) fn slots(
     let mut by_class: BTreeMap<String, OfClass> = BTreeMap::new();
     let mut slots = Vec::new();
     for object in &input.pools {
-        let pool = project::pool(object, true);
+        let pool = project::pool(object);
         if pool.replicas.is_some() {
             report.warnings.push(format!(
                 "NodePool {} keeps a fixed count of nodes (spec.replicas): it buys none for pods, \

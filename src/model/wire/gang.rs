@@ -44,7 +44,7 @@ pub(super) fn join(
     let gang = Gang { name: name.into(), size, by_group: false };
     if let Some(key) = text(GANG_TOPOLOGY) {
         shape.labels.insert(gang.label().to_owned(), name.to_owned());
-        shape.pod_affinity.push(gang.together(&normalize_key(key)));
+        shape.pod_affinity.push(gang.together(normalize_key(key)));
     }
     shape.gang = Some(Arc::new(gang));
 }
@@ -58,7 +58,7 @@ impl From<scheduling::PodGroup> for PodGroup {
             namespace: object.metadata.namespace.as_deref().unwrap_or("default").into(),
             name: object.metadata.name.unwrap_or_default().into(),
             min_count: gang.map(|gang| u32::try_from(gang.min_count).unwrap_or(0)),
-            topology: topology.iter().map(|one| (&*normalize_key(&one.key)).into()).collect(),
+            topology: topology.iter().map(|one| normalize_key(&one.key).into()).collect(),
         }
     }
 }
@@ -72,18 +72,18 @@ mod tests {
         serde_json::from_value::<PodWire>(pod).unwrap().shape()
     }
 
-    fn annotated(annotations: serde_json::Value) -> PodShape {
+    fn annotated(annotations: &serde_json::Value) -> PodShape {
         shape(serde_json::json!({ "metadata": { "annotations": annotations } }))
     }
 
     #[test]
     fn annotations_make_a_gang() {
-        let plain = annotated(serde_json::json!({ "harbinger.sh/gang-size": "3" }));
+        let plain = annotated(&serde_json::json!({ "harbinger.sh/gang-size": "3" }));
         assert!(plain.gang.is_none());
-        let gang = annotated(serde_json::json!({ "harbinger.sh/gang": "mpi" }));
+        let gang = annotated(&serde_json::json!({ "harbinger.sh/gang": "mpi" }));
         assert_eq!(gang.gang.as_ref().map(|gang| (&*gang.name, gang.size)), Some(("mpi", 0)));
         assert!(gang.pod_affinity.is_empty());
-        let close = annotated(serde_json::json!({
+        let close = annotated(&serde_json::json!({
             "harbinger.sh/gang": "mpi", "harbinger.sh/gang-size": "8",
             "harbinger.sh/gang-topology": "topology.kubernetes.io/zone",
         }));
