@@ -15,6 +15,7 @@ mod domains;
 mod existing;
 mod feasible;
 mod fill;
+mod generate;
 mod host;
 mod improve;
 mod largest;

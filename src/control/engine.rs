@@ -7,6 +7,7 @@ mod overlays;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ pub struct Settings {
     pub intents: bool,
     /// Improvement attempts of the packing.
     pub improve: u32,
-    /// After this time a plan comes to its end: pods wait for it.
+    /// After this time a plan is not improved any more…
+    pub improve_time: Duration,
+    /// …and after this it comes to its end: pods wait for it.
     pub plan_time: Duration,
 }
 
@@ -83,6 +86,7 @@ impl Default for Settings {
             coalesce_max: Duration::from_millis(200),
             intents: true,
             improve: 50,
+            improve_time: Duration::from_millis(250),
             plan_time: Duration::from_secs(1),
         }
     }
@@ -381,12 +385,17 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             );
             (missing, plan)
         });
-        let in_time = tokio::time::timeout(self.settings.plan_time, &mut planned).await;
-        let planned = if let Ok(planned) = in_time {
-            planned
-        } else {
+        let (improve, plan) = (self.settings.improve_time, self.settings.plan_time);
+        let wishes = async {
+            tokio::time::sleep(improve).await;
+            hurry.settle();
+            tokio::time::sleep(plan.saturating_sub(improve)).await;
             hurry.ask();
-            planned.await
+            std::future::pending::<Infallible>().await
+        };
+        let planned = tokio::select! {
+            planned = &mut planned => planned,
+            never = wishes => match never {},
         };
         self.context.metrics.solve_seconds.observe(started.elapsed().as_secs_f64());
         let (missing, plan) = match planned {

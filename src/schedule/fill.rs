@@ -17,6 +17,8 @@ pub(super) struct Scratch {
     candidates: Vec<usize>,
     room: Vec<f64>,
     inverse: Vec<f64>,
+    /// Weights of resources; all alike where it is empty.
+    pub(super) view: Vec<f64>,
     state: State,
     custom: Requirements,
     /// Next item of each group to look at.
@@ -101,6 +103,9 @@ impl Packer<'_, '_, '_> {
         loop {
             scratch.inverse.clear();
             scratch.inverse.extend(scratch.room.iter().map(|room| 1.0 / room.max(1.0)));
+            for (inverse, weight) in scratch.inverse.iter_mut().zip(&scratch.view) {
+                *inverse *= weight;
+            }
             let (room, inverse) = (&scratch.room, &scratch.inverse);
             let mut best = usize::MAX;
             let (mut best_value, mut best_share) = (0.0_f64, 1.0_f64);

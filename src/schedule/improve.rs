@@ -1,6 +1,6 @@
-//! Making a packing cheaper: ruin and recreate.
+//! Making a packing cheaper: a relaxation that is solved further, then ruin and recreate.
 //!
-//! One attempt takes a few nodes away, packs their pods anew, and keeps the result if it is
+//! One attempt takes a few nodes away, or many, packs their pods anew, and keeps the result if it is
 //! cheaper. The count of attempts is the budget, so the result does not depend on the clock.
 
 use rand::seq::SliceRandom;
@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::fill::Scratch;
+use super::generate::{Effort, Pattern, REMAINS};
 use super::host::State;
 use super::pack::{Open, Packer};
 use super::problem::Options;
@@ -16,6 +17,16 @@ use super::problem::Options;
 const MOST_RUINED: usize = 6;
 /// An attempt may cost this part of the best price more and still be built upon, at first.
 const SLACK: i64 = 50;
+/// Rounds of looking for patterns at most.
+const MOST_ROUNDS: u32 = 400;
+/// Patterns that are kept in mind.
+const MOST_PATTERNS: usize = 20_000;
+/// Share of attempts that pack many nodes anew…
+const MANY: f64 = 0.2;
+/// …and the part of the nodes.
+const MANY_NODES: std::ops::Range<f64> = 0.1..0.6;
+/// How many other attempts take the time of such a one.
+const COST_OF_MANY: u32 = 10;
 /// Fruitless attempts after which further ones are hardly worth their time.
 const MOST_FRUITLESS: u32 = 200;
 
@@ -46,30 +57,40 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
         .collect();
     let valued: Vec<[Vec<f64>; 3]> =
         by_weight.iter().map(|(_, columns)| values(packer, columns)).collect();
+    let rounds = options.improve.min(MOST_ROUNDS) as usize;
+    let mut effort = Effort { rounds, views: true, hurry: options.hurry.clone() };
+    let mut pools: Vec<Option<Vec<Pattern>>> = Vec::new();
+    for (weight_now, columns) in &by_weight {
+        let of = |column: usize| weight(column) == *weight_now;
+        pools.push(deepen(packer, columns, &effort, of, scratch));
+    }
+    effort.rounds = REMAINS;
     let mut rng = Pcg64Mcg::seed_from_u64(options.seed);
     let mut best = packer.clone();
     let mut fruitless = 0;
     for attempt in 0..options.improve {
-        if fruitless > MOST_FRUITLESS || options.hurry.asked() {
+        if fruitless > MOST_FRUITLESS || options.hurry.settled() {
             break;
         }
         let at = rng.random_range(0..by_weight.len());
         let (weight_now, columns) = &by_weight[at];
+        let of = |column: usize| weight(column) == *weight_now;
         let mut trial = packer.clone();
-        ruin(&mut trial, &mut rng, |column| weight(column) == *weight_now);
-        top_up(&mut trial);
-        trial.values.clone_from(&valued[at][rng.random_range(0..3)]);
-        if rng.random_bool(0.5) {
-            for value in &mut trial.values {
-                *value *= rng.random_range(0.75..1.3);
+        match &mut pools[at] {
+            Some(pool) if rng.random_bool(MANY) => {
+                if pool.len() > MOST_PATTERNS {
+                    *pool = best.patterns(0);
+                }
+                ruin_many(&mut trial, &mut rng, of);
+                trial.dive(columns, pool, &effort, scratch);
+                fruitless += COST_OF_MANY;
+            }
+            _ => {
+                ruin(&mut trial, &mut rng, of);
+                recreate(&mut trial, columns, &valued[at], &mut rng, scratch);
+                fruitless += 1;
             }
         }
-        if rng.random_bool(0.5) && trial.few() {
-            trial.cover_by_value(columns, None, scratch);
-        } else {
-            trial.cover(columns, scratch);
-        }
-        fruitless += 1;
         if trial.group_left != best.group_left {
             continue;
         }
@@ -81,12 +102,86 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
         if cost < best.cost() {
             best = trial.clone();
             fruitless = 0;
+            if let Some(pool) = &mut pools[at] {
+                pool.extend(best.patterns(0));
+            }
         }
         if cost <= best.cost() + slack {
             *packer = trial;
         }
     }
     *packer = best;
+}
+
+/// Packs the pods of a few nodes that were taken away, by one view of what pods are worth.
+fn recreate(
+    trial: &mut Packer<'_, '_, '_>,
+    columns: &[usize],
+    views: &[Vec<f64>; 3],
+    rng: &mut Pcg64Mcg,
+    scratch: &mut Scratch,
+) {
+    top_up(trial);
+    trial.values.clone_from(&views[rng.random_range(0..3)]);
+    if rng.random_bool(0.5) {
+        for value in &mut trial.values {
+            *value *= rng.random_range(0.75..1.3);
+        }
+    }
+    if rng.random_bool(0.5) && trial.few() {
+        trial.cover_relaxed(columns, &mut Vec::new(), &Effort::quick(), scratch);
+    } else {
+        trial.cover(columns, scratch);
+    }
+}
+
+/// Packs all nodes of some columns anew by a relaxation that is solved further.
+fn deepen(
+    packer: &mut Packer<'_, '_, '_>,
+    columns: &[usize],
+    effort: &Effort,
+    of: impl Fn(usize) -> bool,
+    scratch: &mut Scratch,
+) -> Option<Vec<Pattern>> {
+    let mut deep = packer.clone();
+    let mine: Vec<usize> = (0..deep.open.len()).filter(|at| of(deep.open[*at].column)).collect();
+    let mut pool = deep.patterns(0);
+    for index in mine {
+        take_away(&mut deep, index, u32::MAX);
+    }
+    deep.open.retain(|open| open.copies > 0);
+    if !deep.relaxes() {
+        return None;
+    }
+    deep.dive(columns, &mut pool, effort, scratch);
+    // Where limits leave some pods without a place, who they are was decided by priority.
+    if deep.group_left == packer.group_left && deep.cost() < packer.cost() {
+        *packer = deep;
+    }
+    Some(pool)
+}
+
+/// Takes away some part of the nodes.
+fn ruin_many(packer: &mut Packer<'_, '_, '_>, rng: &mut Pcg64Mcg, of: impl Fn(usize) -> bool) {
+    let part = rng.random_range(MANY_NODES);
+    for index in 0..packer.open.len() {
+        if of(packer.open[index].column) && rng.random_bool(part) {
+            take_away(packer, index, u32::MAX);
+        }
+    }
+    packer.open.retain(|open| open.copies > 0);
+}
+
+/// Takes up to `copies` copies of an open node away.
+fn take_away(packer: &mut Packer<'_, '_, '_>, index: usize, copies: u32) {
+    let Open { column, pods, copies: all } = packer.open[index].clone();
+    let copies = copies.min(all);
+    packer.open[index].copies -= copies;
+    for (item, n) in pods {
+        packer.left[item] += n * copies;
+        packer.group_left[packer.model.items[item].group] += n * copies;
+    }
+    packer.use_limits(column, -i64::from(copies));
 }
 
 /// Several views of what pods are worth: of the packing, by resources, and by what each costs alone.
@@ -125,13 +220,7 @@ fn ruin(packer: &mut Packer<'_, '_, '_>, rng: &mut Pcg64Mcg, of: impl Fn(usize) 
     }
     order.truncate(rng.random_range(1..=MOST_RUINED));
     for index in order {
-        let Open { column, pods, .. } = packer.open[index].clone();
-        packer.open[index].copies -= 1;
-        for (item, n) in pods {
-            packer.left[item] += n;
-            packer.group_left[packer.model.items[item].group] += n;
-        }
-        packer.use_limits(column, -1);
+        take_away(packer, index, 1);
     }
     packer.open.retain(|open| open.copies > 0);
 }

@@ -5,25 +5,18 @@
 //! generating patterns; whole copies of the relaxation's patterns are opened, and what is left over
 //! is covered greedily by the best value per dollar.
 
+use std::collections::BTreeMap;
+
 use super::fill::{Scratch, Start};
-use super::lp::Cover;
+use super::generate::{Effort, Pattern};
 use super::model::{Model, price};
 use crate::model::requirement::Requirements;
 
-/// Rounds of pattern generation; each prices a part of the columns.
-const ROUNDS: usize = 48;
-/// Parts into which columns are divided.
-const PARTS: usize = 6;
-/// Patterns taken into the basis per round.
-const PER_ROUND: usize = 24;
 /// Above this many groups the linear program costs more than it saves; so it does where neighbours
 /// matter, since its patterns then find no pods that get along.
 const MOST_GROUPS_FOR_LP: usize = 64;
 /// Up to this many pods are packed in several ways.
 const FEW_PODS: u64 = 400;
-
-/// Pods of a node by group.
-type Mix = Vec<(usize, u32)>;
 
 /// Equal nodes to buy.
 #[derive(Clone, Debug)]
@@ -96,14 +89,20 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     /// Covers what is left by the values of resources and, where it is small or simple, by those of
     /// the linear program.
     fn in_two_ways(&mut self, columns: &[usize], prices: &[f64], scratch: &mut Scratch) {
-        let kinds = self.group_left.iter().filter(|n| **n > 0).count();
-        let exact = kinds <= MOST_GROUPS_FOR_LP && (self.few() || !self.minds_neighbours());
-        let mut other = exact.then(|| self.clone());
-        self.cover_by_value(columns, Some(prices), scratch);
+        let mut other = self.relaxes().then(|| self.clone());
+        let first = self.open.len();
+        self.appraise(columns, prices);
+        self.cover(columns, scratch);
         if let Some(mut other) = other.take() {
-            other.cover_by_value(columns, None, scratch);
+            other.cover_relaxed(columns, &mut self.patterns(first), &Effort::quick(), scratch);
             self.keep_better(other);
         }
+    }
+
+    /// Whether a relaxation of what is left is worth its time.
+    pub(super) fn relaxes(&self) -> bool {
+        let kinds = self.group_left.iter().filter(|n| **n > 0).count();
+        kinds <= MOST_GROUPS_FOR_LP && (self.few() || !self.minds_neighbours())
     }
 
     /// Whether so little is left that it can be packed in several ways.
@@ -126,25 +125,36 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         }
     }
 
-    /// Covers what is left by values: those of resources at these prices, or without prices those
-    /// of the linear program, whose patterns are opened first where that is cheaper.
-    pub(super) fn cover_by_value(
+    /// Covers what is left by the values of its relaxation, whose patterns are opened first where that
+    /// is cheaper. `pool` holds patterns that are known.
+    pub(super) fn cover_relaxed(
         &mut self,
         columns: &[usize],
-        prices: Option<&[f64]>,
+        pool: &mut Vec<Pattern>,
+        effort: &Effort,
         scratch: &mut Scratch,
     ) {
-        let patterns = self.value(columns, prices, scratch);
-        if patterns.is_empty() {
-            return self.cover(columns, scratch);
-        }
+        let amounts = self.relax(columns, pool, effort, scratch);
         let mut greedy = self.clone();
         greedy.cover(columns, scratch);
-        for (column, counts, copies) in &patterns {
-            self.realize(*column, counts, *copies, scratch);
+        if self.open_whole(&amounts, pool, scratch) {
+            self.cover(columns, scratch);
+            self.keep_better(greedy);
+        } else {
+            *self = greedy;
         }
-        self.cover(columns, scratch);
-        self.keep_better(greedy);
+    }
+
+    /// The patterns of open nodes from position `first` on.
+    pub(super) fn patterns(&self, first: usize) -> Vec<Pattern> {
+        let pattern = |open: &Open| {
+            let mut counts: BTreeMap<usize, u32> = BTreeMap::new();
+            for (item, n) in &open.pods {
+                *counts.entry(self.model.items[*item].group).or_insert(0) += n;
+            }
+            (open.column, counts.into_iter().collect())
+        };
+        self.open[first..].iter().map(pattern).collect()
     }
 
     /// How many more nodes of a column the pool's limits allow.
@@ -177,7 +187,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     }
 
     /// Opens copies of a pattern of groups; each copy finds items that may be neighbours.
-    fn realize(
+    pub(super) fn realize(
         &mut self,
         column: usize,
         counts: &[(usize, u32)],
@@ -358,93 +368,18 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         self.values = values;
     }
 
-    /// Values groups by the linear relaxation; gives its patterns with whole copies.
-    fn value(
-        &mut self,
-        columns: &[usize],
-        prices: Option<&[f64]>,
-        scratch: &mut Scratch,
-    ) -> Vec<(usize, Mix, u32)> {
+    /// Values groups by what their resources cost, or where that is nothing by what they cost alone.
+    fn appraise(&mut self, columns: &[usize], prices: &[f64]) {
         let model = self.model;
-        let mut rows: Vec<usize> = Vec::new();
-        let mut row_of = vec![usize::MAX; model.groups.len()];
-        let mut singles: Vec<(usize, f64, f64)> = Vec::new();
-        let mut demand: Vec<f64> = Vec::new();
-        let mut patterns: Vec<(usize, Mix)> = Vec::new();
-        self.values.fill(0.0);
-        for (group, left) in self.group_left.iter().enumerate().filter(|(_, left)| **left > 0) {
-            let Some((each, column, fit)) = model.alone(group, *left, columns) else { continue };
-            self.values[group] = each;
-            row_of[group] = rows.len();
-            rows.push(group);
-            demand.push(f64::from(*left));
-            singles.push((patterns.len(), price(model.compiled, column), fit));
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            patterns.push((column, vec![(group, fit as u32)]));
+        for group in 0..model.groups.len() {
+            let left = self.group_left[group];
+            let worth = if left > 0 { self.worth(group, prices) } else { 0.0 };
+            self.values[group] = if left > 0 && worth <= 0.0 {
+                model.alone(group, left, columns).map_or(0.0, |(each, _, _)| each)
+            } else {
+                worth
+            };
         }
-        if let Some(prices) = prices {
-            for group in rows {
-                let worth = self.worth(group, prices);
-                if worth > 0.0 {
-                    self.values[group] = worth;
-                }
-            }
-            return Vec::new();
-        }
-        if rows.len() < 2 {
-            return Vec::new();
-        }
-        let mut cover = Cover::new(&demand, &singles);
-        let mut values = std::mem::take(&mut self.values);
-        let mut hot = vec![false; columns.len()];
-        let mut fruitless = 0;
-        let parts = if columns.len() < 40 { 1 } else { PARTS };
-        for round in 0..ROUNDS {
-            let mut found: Vec<(f64, usize, Mix)> = Vec::new();
-            for (at, &column) in columns.iter().enumerate() {
-                if at % parts != round % parts && !hot[at] {
-                    continue;
-                }
-                let worth = self.fill(column, &values, Start::Empty, scratch);
-                let ratio = worth / price(model.compiled, column);
-                hot[at] = ratio > 1.0 + 1e-4;
-                if hot[at] {
-                    found.push((ratio, at, scratch.counts()));
-                }
-            }
-            if found.is_empty() {
-                fruitless += 1;
-                if fruitless >= parts {
-                    break;
-                }
-                continue;
-            }
-            fruitless = 0;
-            found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            for (_, at, counts) in found.into_iter().take(PER_ROUND) {
-                let column: Vec<(usize, f64)> =
-                    counts.iter().map(|(group, n)| (row_of[*group], f64::from(*n))).collect();
-                if cover.enter(patterns.len(), price(model.compiled, columns[at]), &column) {
-                    patterns.push((columns[at], counts));
-                }
-            }
-            for (row, value) in cover.values().iter().enumerate() {
-                values[rows[row]] = value.max(0.0);
-            }
-        }
-        self.values = values;
-        let mut chosen: Vec<(usize, Mix, u32)> = Vec::new();
-        for (name, amount) in cover.patterns() {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            let copies = (amount + 1e-6).clamp(0.0, 1e9).floor() as u32;
-            if copies > 0 {
-                let (column, counts) = &patterns[name];
-                chosen.push((*column, counts.clone(), copies));
-            }
-        }
-        // A basic pattern of great amount goes first, so that neighbours are easy to find.
-        chosen.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| (a.0, &a.1).cmp(&(b.0, &b.1))));
-        chosen
     }
 
     /// Adds what an item asks of labels that only the choice of the node decides; `false` when

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::model::gang::PodGroups;
 use crate::model::instance::{InstanceType, Reserved};
@@ -170,8 +170,9 @@ pub struct PoolSlot {
 /// How to solve.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Units of improvement work after the first packing; 0 keeps the first packing. One unit is
-    /// one ruin-and-recreate attempt, so that the result does not depend on the machine's speed.
+    /// Units of improvement work after the first packing; 0 keeps the first packing. One unit is a
+    /// round of looking for patterns and one ruin-and-recreate attempt, so that the result does not
+    /// depend on the machine's speed.
     pub improve: u32,
     /// Seed of the improvement's choices.
     pub seed: u64,
@@ -187,15 +188,21 @@ pub struct Options {
     pub hurry: Hurry,
 }
 
-/// A wish for an early end, made by whoever waits, by a clock of their own. From then on nothing is
-/// improved any more, all preferences of pods that have no place are given up at once, and all gangs
+/// A wish for an early end, made by whoever waits, by a clock of their own. First they may
+/// [settle](Self::settle) for the plan without further improvement; from when they
+/// [ask](Self::ask) on, all preferences of pods that have no place are given up at once, and all gangs
 /// that do not fit are left behind at once, so that a few packings are the most that still follow.
 /// The plan is whole: higher priorities were served first, and nobody is left out for want of time.
 ///
 /// A plan that was hurried depends on the clock. [`Hurry::never`] keeps a solve a function of its
 /// problem.
 #[derive(Clone, Debug, Default)]
-pub struct Hurry(Option<Arc<AtomicBool>>);
+pub struct Hurry(Option<Arc<AtomicU8>>);
+
+/// Nothing is improved any more.
+const SETTLED: u8 = 1;
+/// Nothing is tried any more that can be left out.
+const ASKED: u8 = 2;
 
 impl Hurry {
     /// It never comes.
@@ -208,16 +215,34 @@ impl Hurry {
         Self(Some(Arc::default()))
     }
 
+    /// Ends improvement.
+    pub fn settle(&self) {
+        self.raise(SETTLED);
+    }
+
     /// Makes the wish.
     pub fn ask(&self) {
-        if let Some(asked) = &self.0 {
-            asked.store(true, Ordering::Relaxed);
+        self.raise(ASKED);
+    }
+
+    fn raise(&self, to: u8) {
+        if let Some(state) = &self.0 {
+            state.fetch_max(to, Ordering::Relaxed);
         }
+    }
+
+    /// Whether improvement must end.
+    pub(super) fn settled(&self) -> bool {
+        self.is(SETTLED)
     }
 
     /// Whether the wish was made.
     pub(super) fn asked(&self) -> bool {
-        self.0.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed))
+        self.is(ASKED)
+    }
+
+    fn is(&self, least: u8) -> bool {
+        self.0.as_ref().is_some_and(|state| state.load(Ordering::Relaxed) >= least)
     }
 }
 

@@ -393,6 +393,41 @@ fn a_hurried_plan_is_whole() {
     assert_eq!(solved(&problem).cost, solution.cost);
 }
 
+#[test]
+fn who_settles_gets_the_first_packing_with_all_wishes() {
+    let wish = r#""affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":1,"preference":{"matchExpressions":[{"key":"kubernetes.io/arch","operator":"In","values":["arm64"]}]}},{"weight":2,"preference":{"matchExpressions":[{"key":"topology.kubernetes.io/zone","operator":"In","values":["nowhere"]}]}}]}}"#;
+    let picky = pod(&format!("{},{wish}", requests("1", "1Gi")), "");
+    let mut problem = problem(&[(5, picky), (3, sized("1500m", "3Gi"))], vec![on_demand()]);
+    let first = solved(&problem);
+    problem.options.improve = u32::MAX;
+    problem.options.hurry = Hurry::when_asked();
+    problem.options.hurry.settle();
+    let settled = solved(&problem);
+    assert_eq!((settled.cost, settled.relaxed), (first.cost, first.relaxed));
+}
+
+#[test]
+fn improvement_nears_the_bound() {
+    let awkward = [
+        (90, sized("1100m", "1430Mi")),
+        (40, sized("1700m", "6290Mi")),
+        (60, sized("2300m", "6670Mi")),
+        (30, sized("3100m", "18910Mi")),
+        (20, sized("5900m", "7670Mi")),
+    ];
+    let mut problem = problem(&awkward, vec![on_demand()]);
+    problem.options = Options { bound: true, ..Options::default() };
+    let over = |problem: &Problem| {
+        let solution = solved(problem);
+        solution.cost.dollars() / solution.lower_bound.unwrap().dollars()
+    };
+    let first = over(&problem);
+    problem.options.improve = 50;
+    let improved = over(&problem);
+    assert!(improved <= first, "{improved} after {first}");
+    assert!(improved < 1.04, "{improved} after {first}");
+}
+
 type Damage = Box<dyn Fn(&mut Solution)>;
 
 #[test]
