@@ -25,8 +25,9 @@ lint: lint-tools ## Formatting, clippy, licences and sources
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(DENY) check bans licenses sources
 
-fuzz: ## Fuzzes reviews, policies and patches, ten minutes each
+fuzz: ## Fuzzes what strangers send, ten minutes each, and tries many more cases of the properties
 	HARBINGER_FUZZ_SECONDS=600 cargo test --release --no-default-features --test fuzz -- --nocapture --test-threads=1
+	PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=20000 cargo test --release --no-default-features --lib
 
 bench: ## Runs the benchmarks
 	cargo bench --no-default-features

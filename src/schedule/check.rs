@@ -7,7 +7,7 @@ mod binding;
 mod daemons;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -89,13 +89,14 @@ pub fn binding_order(problem: &Problem, solution: &Solution) -> Result<Vec<Step>
         .map_err(|stuck| stuck.into_iter().map(|(_, violation)| violation).collect())
 }
 
-/// Demands with pods that could not bind, in any order that was tried.
+/// Demands with pods that could not bind, in any order that was tried, and those of equal pods:
+/// which of them is stuck is chance.
 pub(super) fn unbindable(problem: &Problem, solution: &Solution) -> Vec<usize> {
     let stuck = binding::play(problem, solution).err().unwrap_or_default();
-    let mut demands: Vec<usize> = stuck.into_iter().map(|(demand, _)| demand).collect();
-    demands.sort_unstable();
-    demands.dedup();
-    demands
+    let stuck: BTreeSet<&PodShape> =
+        stuck.iter().map(|(demand, _)| &*problem.demands[*demand].shape).collect();
+    let demands = problem.demands.iter().enumerate();
+    demands.filter(|(_, demand)| stuck.contains(&*demand.shape)).map(|(at, _)| at).collect()
 }
 
 impl Judge<'_> {

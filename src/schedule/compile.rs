@@ -540,8 +540,11 @@ fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
             .then_with(|| x.avoids.cmp(&y.avoids))
             .then_with(|| pieces[a].needs.cmp(&pieces[b].needs))
     };
+    // Who is first among equals has the first place, and what else pods are may matter later.
+    let demand = |at: usize| pieces[at].demand;
+    let whole = |at: usize| (&problem.demands[demand(at)].shape, demand(at));
     let mut all: Vec<usize> = (0..pieces.len()).collect();
-    all.sort_by(|a, b| order(*a, *b).then(pieces[*a].demand.cmp(&pieces[*b].demand)));
+    all.sort_by(|a, b| order(*a, *b).then_with(|| whole(*a).cmp(&whole(*b))));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for at in all {
         match groups.last_mut() {

@@ -56,7 +56,10 @@ fn is_ruled(unplaced: &Unplaced) -> bool {
     of_pools.chain(unplaced.reasons.nodes.iter().map(|(_, reason)| reason)).any(|reason| {
         matches!(
             reason,
-            Reason::Spread { .. } | Reason::PodAffinity { .. } | Reason::PodAntiAffinity { .. }
+            Reason::Spread { .. }
+                | Reason::PodAffinity { .. }
+                | Reason::PodAntiAffinity { .. }
+                | Reason::Unsupported { .. }
         )
     })
 }

@@ -32,8 +32,7 @@ pub(super) fn solve_with(problem: &Problem, storage: &Storage, offers: &Offers) 
     let mut lessons = Lessons::new(problem, storage);
     loop {
         let pieces = lessons.pieces();
-        if let Some(mut solution) = attempt(problem, offers, &pieces, &mut lessons) {
-            lessons.report(&mut solution);
+        if let Some(solution) = attempt(problem, offers, &pieces, &mut lessons) {
             return solution;
         }
     }
@@ -100,6 +99,7 @@ fn attempt(
     if lessons.refuse(&check::unbindable(problem, &solution)) {
         return None;
     }
+    lessons.report(&mut solution);
     repair(problem, offers, &mut solution);
     Some(solution)
 }

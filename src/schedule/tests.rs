@@ -22,6 +22,15 @@ use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
 use crate::model::wire::pod::PodWire;
 
+/// Settings of a property with `own` cases, or with `PROPTEST_CASES` of them.
+fn cases(own: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return asked;
+    }
+    ProptestConfig { cases: own, ..asked }
+}
+
 /// A type of `cpu` cores and `gib` GiB at `price` micro-dollars, on demand in zones a, b and c and
 /// spot at 40 % of the price in a and b.
 fn instance(name: &str, arch: &str, cpu: i64, gib: i64, price: i64) -> Arc<InstanceType> {
@@ -499,7 +508,7 @@ fn any_problem() -> impl Strategy<Value = Problem> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn every_solution_passes_the_checker_in_any_order(problem in any_problem(), seed in any::<u64>()) {

@@ -15,7 +15,7 @@ use crate::model::pod::{NodeTerm, PodAffinityTerm, PodShape};
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::taints::{Taint, Toleration};
 use crate::schedule::problem::Problem;
-use crate::schedule::solution::Solution;
+use crate::schedule::solution::{OfferingRef, Solution};
 
 /// A node as rules see it.
 struct Place<'a> {
@@ -23,7 +23,14 @@ struct Place<'a> {
     /// What is certain of its labels.
     labels: Labels,
     taints: &'a [Taint],
-    new: bool,
+    /// Its pool and choice, for a node of the plan.
+    bought: Option<(usize, OfferingRef)>,
+}
+
+impl Place<'_> {
+    fn new(&self) -> bool {
+        self.bought.is_some()
+    }
 }
 
 /// Pods that must bind: all of one demand on one node.
@@ -116,7 +123,7 @@ fn spreads_over_hosts(pod: &PodShape) -> bool {
     pod.spread.iter().any(|spread| spread.required && &*spread.topology_key == labels::HOSTNAME)
 }
 
-/// Position of each pod that has facts in the order of content.
+/// Position of each pod that has facts in the order of content; what is equal has the same.
 fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
     let mut pods: BTreeMap<usize, &PodShape> = BTreeMap::new();
     for waiting in waiting {
@@ -126,10 +133,32 @@ fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
         pods.iter().map(|(facts, pod)| (*pod, *facts)).collect();
     order.sort_unstable();
     let mut rank = vec![0; pods.last_key_value().map_or(0, |(facts, _)| facts + 1)];
-    for (position, (_, facts)) in order.into_iter().enumerate() {
-        rank[facts] = position;
+    for (position, same) in order.chunk_by(|(a, _), (b, _)| a == b).enumerate() {
+        for (_, facts) in same {
+            rank[*facts] = position;
+        }
     }
     rank
+}
+
+/// Position of each place: existing nodes as they are listed, then new ones by what they are and
+/// whom they take. Plans list new nodes by the positions of demands, which mean nothing.
+fn positions(places: &[Place<'_>], waiting: &[Waiting<'_>], rank: &[usize]) -> Vec<usize> {
+    let mut pods: Vec<Vec<(usize, u32)>> = vec![Vec::new(); places.len()];
+    for waiting in waiting {
+        pods[waiting.place].push((rank[waiting.facts], waiting.count));
+    }
+    for pods in &mut pods {
+        pods.sort_unstable();
+    }
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    // Stable, and no existing node has a choice.
+    order.sort_by_key(|at| places[*at].bought.map(|bought| (bought, &pods[*at])));
+    let mut positions = vec![0; places.len()];
+    for (position, place) in order.into_iter().enumerate() {
+        positions[place] = position;
+    }
+    positions
 }
 
 /// Lets all pods bind, and returns in which order, or those that could not with their demand.
@@ -141,7 +170,7 @@ pub(super) fn play(
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
     if !problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| has_rules(pod)) {
         let all = waiting.iter().flat_map(|w| {
-            let step = step(problem, w, places[w.place].new);
+            let step = step(problem, w, places[w.place].new());
             std::iter::repeat_n(step, usize::try_from(w.count).unwrap_or(usize::MAX))
         });
         return Ok(all.collect());
@@ -158,7 +187,11 @@ pub(super) fn play(
     scheduler.learn(&mut waiting);
     // By content, so that the order of demands does not matter.
     let rank = ranks(&waiting);
-    waiting.sort_by_key(|w| (!spreads_over_hosts(w.pod), !has_rules(w.pod), rank[w.facts]));
+    let position = positions(&scheduler.places, &waiting, &rank);
+    waiting.sort_by_key(|w| {
+        let rules = (!spreads_over_hosts(w.pod), !has_rules(w.pod));
+        (rules, rank[w.facts], position[w.place])
+    });
     let start: (Vec<Group<'_>>, Vec<Waiting<'_>>) = (scheduler.groups.clone(), waiting.clone());
     // There is no best order; one that works is enough.
     let orders = [(true, false), (true, true), (false, false), (false, true)];
@@ -203,7 +236,7 @@ fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, 
         let mut labels = node.labels.clone();
         labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| node.name.to_string());
         let name = format!("node {}", node.name);
-        places.push(Place { name, labels, taints: &node.taints, new: false });
+        places.push(Place { name, labels, taints: &node.taints, bought: None });
     }
     for placement in &solution.placements {
         let Some(demand) = problem.demands.get(placement.demand) else { continue };
@@ -215,7 +248,7 @@ fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, 
     }
     for (index, node) in solution.new_nodes.iter().enumerate() {
         let Some(slot) = problem.pools.get(node.pool) else { continue };
-        let Some((instance, bought)) = look_up(slot, node.choice) else { continue };
+        let Some((instance, offering)) = look_up(slot, node.choice) else { continue };
         let mut labels = Labels::new();
         let certain = node.requirements.iter().chain(instance.requirements.iter());
         for (key, requirement) in certain {
@@ -224,8 +257,8 @@ fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, 
             }
         }
         for (key, value) in [
-            (labels::ZONE, &*bought.zone),
-            (labels::CAPACITY_TYPE, bought.capacity_type.label()),
+            (labels::ZONE, &*offering.zone),
+            (labels::CAPACITY_TYPE, offering.capacity_type.label()),
             (labels::INSTANCE_TYPE, &*instance.name),
             (labels::REGISTERED, "true"),
             (labels::INITIALIZED, "true"),
@@ -239,7 +272,12 @@ fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, 
             waiting.push(Waiting { place, pod, count: *count, demand: *demand, facts: 0 });
         }
         let name = format!("new node {index}");
-        places.push(Place { name, labels, taints: &slot.pool.taints, new: true });
+        places.push(Place {
+            name,
+            labels,
+            taints: &slot.pool.taints,
+            bought: Some((node.pool, node.choice)),
+        });
     }
     (places, waiting)
 }
@@ -387,7 +425,7 @@ impl<'a> Scheduler<'a> {
                 if domain == new.len() {
                     new.push(true);
                 }
-                new[domain] &= place.new;
+                new[domain] &= place.new();
             }
             domain_of.push(domain);
         }
@@ -477,7 +515,7 @@ impl<'a> Scheduler<'a> {
 
     fn try_bind(&mut self, waiting: &mut Waiting<'a>, care: Care) -> bool {
         if waiting.count == 0
-            || (!self.opened && self.places[waiting.place].new)
+            || (!self.opened && self.places[waiting.place].new())
             || (care != Care::None && !self.is_gentle(waiting, care))
             || self.objection(waiting).is_some()
         {

@@ -38,13 +38,15 @@ fn what_fits_elsewhere_costs_nothing_and_the_rest_its_price() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn answers_pass_the_checker(case in any_cluster(), at in any::<prop::sample::Index>()) {
         let Case(mut problem) = case;
         problem.demands.clear();
-        prop_assume!(!problem.nodes.is_empty());
+        if problem.nodes.is_empty() {
+                return Ok(());
+            }
         let mut removals = Removals::new(problem.clone());
         // Twice, since a question must leave nothing behind.
         for at in [at.index(problem.nodes.len()), 0] {

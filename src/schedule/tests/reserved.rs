@@ -163,7 +163,7 @@ fn the_checker_counts_reservations() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn reservations_hold_in_any_problem(problem in any_problem(), left in prop::collection::vec(0..4_u32, 3)) {

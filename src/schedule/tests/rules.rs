@@ -537,7 +537,7 @@ pub(super) fn any_cluster() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn rules_hold_in_random_clusters(case in any_cluster(), by in 0..7_usize) {
@@ -548,7 +548,11 @@ proptest! {
         let mut turned = problem.clone();
         let by = by % turned.demands.len();
         turned.demands.rotate_left(by);
-        prop_assert_eq!(solve::solve(&turned).cost, solution.cost);
+        let other = solve::solve(&turned);
+        prop_assert_eq!(
+            other.cost, solution.cost,
+            "{}\nturned:\n{}", show(&problem, &solution), show(&turned, &other)
+        );
     }
 }
 

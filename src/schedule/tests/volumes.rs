@@ -580,7 +580,7 @@ fn ways(problem: &Problem) -> Vec<Solution> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn volumes_hold_in_random_clusters(problem in any_cluster(1..6), by in 0..5_usize) {
@@ -590,7 +590,11 @@ proptest! {
         let mut turned = problem.clone();
         let by = by % turned.demands.len();
         turned.demands.rotate_left(by);
-        prop_assert_eq!(solve::solve(&turned).cost, solution.cost);
+        let other = solve::solve(&turned);
+        prop_assert_eq!(
+            other.cost, solution.cost,
+            "{}\nturned:\n{}", show(&problem, &solution), show(&turned, &other)
+        );
     }
 
     /// What the engine refuses, the judge refuses on every node and offering that there is.
