@@ -28,7 +28,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn new(&self) -> bool {
+    fn is_new(&self) -> bool {
         self.bought.is_some()
     }
 }
@@ -170,7 +170,7 @@ pub(super) fn play(
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
     if !problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| has_rules(pod)) {
         let all = waiting.iter().flat_map(|w| {
-            let step = step(problem, w, places[w.place].new());
+            let step = step(problem, w, places[w.place].is_new());
             std::iter::repeat_n(step, usize::try_from(w.count).unwrap_or(usize::MAX))
         });
         return Ok(all.collect());
@@ -425,7 +425,7 @@ impl<'a> Scheduler<'a> {
                 if domain == new.len() {
                     new.push(true);
                 }
-                new[domain] &= place.new();
+                new[domain] &= place.is_new();
             }
             domain_of.push(domain);
         }
@@ -515,7 +515,7 @@ impl<'a> Scheduler<'a> {
 
     fn try_bind(&mut self, waiting: &mut Waiting<'a>, care: Care) -> bool {
         if waiting.count == 0
-            || (!self.opened && self.places[waiting.place].new())
+            || (!self.opened && self.places[waiting.place].is_new())
             || (care != Care::None && !self.is_gentle(waiting, care))
             || self.objection(waiting).is_some()
         {
