@@ -308,8 +308,8 @@ mod tests {
     /// Each `NAME.yaml` is a case, `NAME.expected.yaml` what it must give. `UPDATE_FIXTURES=1` writes the latter.
     #[test]
     fn cases_convert_as_expected() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/convert");
-        let mut names: Vec<String> = std::fs::read_dir(&folder)
+        let folder = Path::new("tests/fixtures/convert");
+        let mut names: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .filter_map(|entry| {
                 entry

@@ -132,10 +132,10 @@ mod tests {
     /// The committed files are what the types say. `UPDATE_CRDS=1` writes them.
     #[test]
     fn committed_crds_are_current() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/crds");
+        let folder = std::path::Path::new("manifests/crds");
         let generated = crds_yaml();
         if std::env::var_os("UPDATE_CRDS").is_some() {
-            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::create_dir_all(folder).unwrap();
             for (name, text) in &generated {
                 std::fs::write(folder.join(name), text).unwrap();
             }
@@ -144,7 +144,7 @@ mod tests {
             let committed = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
             assert!(committed == *text, "{name} is out of date: run `make crds`");
         }
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), generated.len());
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), generated.len());
     }
 
     fn visit(path: &str, schema: &Value, check: &mut dyn FnMut(&str, &Map<String, Value>)) {

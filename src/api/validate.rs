@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn cases(file: &str) -> Vec<Case> {
-        let path = format!("{}/tests/fixtures/crds/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("tests/fixtures/crds/{file}.yaml");
         serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 

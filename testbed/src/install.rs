@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::plane::Plane;
 use crate::process::{Process, Recipe};
+use crate::tools::repository;
 use crate::{http, poll};
 
 /// Namespace of the release.
@@ -28,11 +29,10 @@ pub const NAMESPACE: &str = "harbinger-system";
 pub const PORT: u16 = 8443;
 /// Long enough for a loaded machine; what is waited for comes within seconds.
 const DEADLINE: Duration = Duration::from_mins(1);
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Flags of helm that name the chart and what is always set. The cluster is named `c1`.
 pub fn helm_args(command: &str, values: &[&str]) -> Vec<String> {
-    let folder = format!("{REPOSITORY}/charts/harbinger");
+    let folder = repository().join("charts/harbinger").display().to_string();
     let mut args =
         [command, "harbinger", &folder, "--namespace", NAMESPACE].map(str::to_owned).to_vec();
     let port = format!("webhook.servicePort={PORT}");
@@ -44,7 +44,7 @@ pub fn helm_args(command: &str, values: &[&str]) -> Vec<String> {
 
 /// Makes the release's namespace.
 pub async fn namespace(plane: &Plane) -> Result<()> {
-    let yaml = format!("{REPOSITORY}/manifests/namespace.yaml");
+    let yaml = repository().join("manifests/namespace.yaml").display().to_string();
     plane.kubectl(&["apply", "-f", &yaml], "").await?;
     Ok(())
 }

@@ -49,6 +49,14 @@ impl Tools {
 
     /// A file of the recipes beside `build.sh`.
     pub fn recipe(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(name)
+        repository().join("testbed/tools").join(name)
     }
+}
+
+/// The repository around the current folder. Programs do not keep the place where they were built,
+/// since builds are shared between checkouts.
+pub fn repository() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let found = here.ancestors().find(|folder| folder.join("testbed/tools/build.sh").exists());
+    found.unwrap_or(&here).to_owned()
 }

@@ -31,7 +31,7 @@ struct Case {
 async fn the_api_server_judges_as_the_table_says() -> Result<()> {
     let plane = Plane::start(PlaneOptions::default()).await?;
     let client = plane.client();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/crds");
+    let folder = "manifests/crds";
     plane.kubectl(&["apply", "--server-side", "--validate=strict", "-f", folder], "").await?;
     established(&client).await?;
 
@@ -99,7 +99,7 @@ async fn established(client: &Client) -> Result<()> {
 }
 
 fn cases(file: &str) -> Vec<Case> {
-    let path = format!("{}/tests/fixtures/crds/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("tests/fixtures/crds/{file}.yaml");
     serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

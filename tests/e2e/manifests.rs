@@ -10,23 +10,20 @@ use testbed::tools::Tools;
 
 use testbed::install::{helm_args, namespace};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
 fn helm(args: &[&str]) -> Result<Output> {
-    Ok(Command::new(Tools::locate()?.program("helm")).args(args).current_dir(ROOT).output()?)
+    Ok(Command::new(Tools::locate()?.program("helm")).args(args).output()?)
 }
 
 fn rendering() -> Result<String> {
     let helm = Tools::locate()?.program("helm");
-    let output =
-        Command::new("manifests/render.sh").env("HELM", helm).current_dir(ROOT).output()?;
+    let output = Command::new("manifests/render.sh").env("HELM", helm).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }
 
 #[test]
 fn the_plain_install_is_what_the_chart_says() -> Result<()> {
-    let committed = std::fs::read_to_string(format!("{ROOT}/manifests/install.yaml"))?;
+    let committed = std::fs::read_to_string("manifests/install.yaml")?;
     ensure!(committed == rendering()?, "manifests/install.yaml is old: run `make manifests`");
     Ok(())
 }
@@ -83,13 +80,13 @@ fn wrong_values_are_refused_with_their_names() -> Result<()> {
 async fn a_real_server_takes_every_object() -> Result<()> {
     let plane =
         Plane::start(PlaneOptions { cert_manager: true, ..PlaneOptions::default() }).await?;
-    plane.kubectl(&["apply", "--server-side", "-f", &format!("{ROOT}/manifests/crds")], "").await?;
+    plane.kubectl(&["apply", "--server-side", "-f", "manifests/crds"], "").await?;
     let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     plane.kubectl(&established, "").await?;
     namespace(&plane).await?;
     let apply = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
     plane.kubectl(&apply, &rendering()?.replace("CLUSTER_NAME", "prod")).await?;
-    let example = std::fs::read_to_string(format!("{ROOT}/manifests/example.yaml"))?;
+    let example = std::fs::read_to_string("manifests/example.yaml")?;
     plane.kubectl(&apply, &example).await?;
     // Any authority will do: the server wants to be able to read it.
     let bundle = STANDARD.encode(plane.ca_pem());

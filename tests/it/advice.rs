@@ -7,7 +7,7 @@ use harbinger::advice::Code;
 
 #[test]
 fn every_code_has_an_entry_and_every_entry_a_code() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/advice.md");
+    let file = Path::new("docs/advice.md");
     let text = std::fs::read_to_string(file).unwrap();
     let entries: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("### ")).collect();

@@ -6,11 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 pub(crate) fn harbinger(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_harbinger"))
-        .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_harbinger")).args(args).output().unwrap()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
@@ -325,8 +321,7 @@ fn definitions_can_be_written() {
     assert!(output.status.success());
     let written =
         std::fs::read_to_string(folder.0.path().join("karpenter.sh_nodepools.yaml")).unwrap();
-    let committed =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/crds/karpenter.sh_nodepools.yaml");
+    let committed = Path::new("manifests/crds/karpenter.sh_nodepools.yaml");
     assert_eq!(written, std::fs::read_to_string(committed).unwrap());
 }
 

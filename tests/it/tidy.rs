@@ -74,13 +74,13 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Files of `src` by their path below it, with their text.
 fn files() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new("src");
     let mut paths = Vec::new();
-    sources(&root, &mut paths);
+    sources(root, &mut paths);
     paths
         .into_iter()
         .map(|path| {
-            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
             (name, std::fs::read_to_string(path).unwrap())
         })
         .collect()
