@@ -6,42 +6,19 @@
 //! the nodes that exist before the new ones or all at once, with spreads over host names first or
 //! not. What becomes bindable in none of them is a violation.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::{Spot, Step, Violation, look_up, means};
-use crate::model::labels::{self, LabelSelector, Labels};
+use places::{Place, Waiting, admits, positions, ranks, tolerates};
+
+use super::{Spot, Step, Violation, means};
+use crate::model::labels::{self, LabelSelector};
 use crate::model::pod::{NodeTerm, PodAffinityTerm, PodShape};
-use crate::model::requirement::{Requirement, Requirements};
-use crate::model::taints::{Taint, Toleration};
+use crate::model::requirement::Requirements;
+use crate::model::taints::Toleration;
 use crate::schedule::problem::Problem;
-use crate::schedule::solution::{OfferingRef, Solution};
-
-/// A node as rules see it.
-struct Place<'a> {
-    name: String,
-    /// What is certain of its labels.
-    labels: Labels,
-    taints: &'a [Taint],
-    /// Its pool and choice, for a node of the plan.
-    bought: Option<(usize, OfferingRef)>,
-}
-
-impl Place<'_> {
-    fn is_new(&self) -> bool {
-        self.bought.is_some()
-    }
-}
-
-/// Pods that must bind: all of one demand on one node.
-#[derive(Clone)]
-struct Waiting<'a> {
-    place: usize,
-    pod: &'a PodShape,
-    count: u32,
-    demand: usize,
-    facts: usize,
-}
+use crate::schedule::solution::Solution;
 
 /// What a rule counts.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
@@ -123,50 +100,12 @@ fn spreads_over_hosts(pod: &PodShape) -> bool {
     pod.spread.iter().any(|spread| spread.required && &*spread.topology_key == labels::HOSTNAME)
 }
 
-/// Position of each pod that has facts in the order of content; what is equal has the same.
-fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
-    let mut pods: BTreeMap<usize, &PodShape> = BTreeMap::new();
-    for waiting in waiting {
-        pods.insert(waiting.facts, waiting.pod);
-    }
-    let mut order: Vec<(&PodShape, usize)> =
-        pods.iter().map(|(facts, pod)| (*pod, *facts)).collect();
-    order.sort_unstable();
-    let mut rank = vec![0; pods.last_key_value().map_or(0, |(facts, _)| facts + 1)];
-    for (position, same) in order.chunk_by(|(a, _), (b, _)| a == b).enumerate() {
-        for (_, facts) in same {
-            rank[*facts] = position;
-        }
-    }
-    rank
-}
-
-/// Position of each place: existing nodes as they are listed, then new ones by what they are and
-/// whom they take. Plans list new nodes by the positions of demands, which mean nothing.
-fn positions(places: &[Place<'_>], waiting: &[Waiting<'_>], rank: &[usize]) -> Vec<usize> {
-    let mut pods: Vec<Vec<(usize, u32)>> = vec![Vec::new(); places.len()];
-    for waiting in waiting {
-        pods[waiting.place].push((rank[waiting.facts], waiting.count));
-    }
-    for pods in &mut pods {
-        pods.sort_unstable();
-    }
-    let mut order: Vec<usize> = (0..places.len()).collect();
-    // Stable, and no existing node has a choice.
-    order.sort_by_key(|at| places[*at].bought.map(|bought| (bought, &pods[*at])));
-    let mut positions = vec![0; places.len()];
-    for (position, place) in order.into_iter().enumerate() {
-        positions[place] = position;
-    }
-    positions
-}
-
 /// Lets all pods bind, and returns in which order, or those that could not with their demand.
 pub(super) fn play(
     problem: &Problem,
     solution: &Solution,
 ) -> Result<Vec<Step>, Vec<(usize, Violation)>> {
-    let (places, mut waiting) = places(problem, solution);
+    let (places, mut waiting) = places::places(problem, solution);
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
     if !problem.demands.iter().map(|demand| &demand.shape).chain(there).any(|pod| has_rules(pod)) {
         let all = waiting.iter().flat_map(|w| {
@@ -227,59 +166,6 @@ fn step(problem: &Problem, waiting: &Waiting<'_>, opened: bool) -> Step {
         None => Spot::Existing(waiting.place),
     };
     Step { spot, demand: waiting.demand, opened }
-}
-
-fn places<'a>(problem: &'a Problem, solution: &'a Solution) -> (Vec<Place<'a>>, Vec<Waiting<'a>>) {
-    let mut places = Vec::new();
-    let mut waiting = Vec::new();
-    for node in &problem.nodes {
-        let mut labels = node.labels.clone();
-        labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| node.name.to_string());
-        let name = format!("node {}", node.name);
-        places.push(Place { name, labels, taints: &node.taints, bought: None });
-    }
-    for placement in &solution.placements {
-        let Some(demand) = problem.demands.get(placement.demand) else { continue };
-        if placement.node < places.len() {
-            let (pod, count) = (&*demand.shape, placement.count);
-            let (place, demand) = (placement.node, placement.demand);
-            waiting.push(Waiting { place, pod, count, demand, facts: 0 });
-        }
-    }
-    for (index, node) in solution.new_nodes.iter().enumerate() {
-        let Some(slot) = problem.pools.get(node.pool) else { continue };
-        let Some((instance, offering)) = look_up(slot, node.choice) else { continue };
-        let mut labels = Labels::new();
-        let certain = node.requirements.iter().chain(instance.requirements.iter());
-        for (key, requirement) in certain {
-            if let Some(value) = requirement.single() {
-                labels.insert(key.to_string(), value.to_string());
-            }
-        }
-        for (key, value) in [
-            (labels::ZONE, &*offering.zone),
-            (labels::CAPACITY_TYPE, offering.capacity_type.label()),
-            (labels::INSTANCE_TYPE, &*instance.name),
-            (labels::REGISTERED, "true"),
-            (labels::INITIALIZED, "true"),
-        ] {
-            labels.insert(key.to_owned(), value.to_owned());
-        }
-        labels.insert(labels::HOSTNAME.to_owned(), format!("new node {index}"));
-        for (demand, count) in &node.pods {
-            let Some(of) = problem.demands.get(*demand) else { continue };
-            let (place, pod) = (places.len(), &*of.shape);
-            waiting.push(Waiting { place, pod, count: *count, demand: *demand, facts: 0 });
-        }
-        let name = format!("new node {index}");
-        places.push(Place {
-            name,
-            labels,
-            taints: &slot.pool.taints,
-            bought: Some((node.pool, node.choice)),
-        });
-    }
-    (places, waiting)
 }
 
 impl Group<'_> {
@@ -602,21 +488,4 @@ fn key_of(rule: Rule<'_>) -> &str {
         Rule::Spread { key, .. } | Rule::Near { key, .. } => key,
         Rule::Far(term, _) | Rule::Owners(term, _) => &term.topology_key,
     }
-}
-
-fn tolerates(pod: &PodShape, place: &Place<'_>) -> bool {
-    place
-        .taints
-        .iter()
-        .filter(|taint| taint.repels())
-        .all(|taint| pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)))
-}
-
-/// Whether selector and affinity admit the pod, as far as labels are certain.
-fn admits(pod: &PodShape, place: &Place<'_>) -> bool {
-    let met = |key: &Arc<str>, wanted: &Requirement| match place.labels.get(&**key) {
-        Some(value) => wanted.allows(value),
-        None => wanted.allows_absent(),
-    };
-    pod.node_alternatives().iter().any(|terms| terms.iter().all(|(key, wanted)| met(key, wanted)))
 }
