@@ -81,7 +81,7 @@ impl Plane {
 
     async fn start_once(tools: &Tools, options: &PlaneOptions) -> Result<Self> {
         let dir = process::scratch("harbinger-plane-")?;
-        let layout = Layout::prepare(dir.path(), ports::free(5)?, options)?;
+        let layout = Layout::prepare(dir.path(), ports::free(flags::PORTS)?, options)?;
         let client = connect(&layout.kubeconfig("admin")).await?;
         let plane = Self {
             processes: Mutex::default(),
@@ -222,6 +222,15 @@ impl Plane {
         Ok(())
     }
 
+    /// Runs a metrics-server, which reads what pods use from kwok: what the annotations `USE_CPU` and
+    /// `USE_MEMORY` of [`crate::pressure`] say, or nearly nothing. Use is known some 20 s later,
+    /// after two looks at a pod.
+    pub async fn start_metrics_server(&self) -> Result<()> {
+        self.spawn("metrics-server", self.layout.metrics_server()).await?;
+        self.kubectl(&["apply", "-f", "-"], &self.layout.metrics_registration()).await?;
+        self.wait_path("metrics-server", "/apis/metrics.k8s.io/v1beta1").await
+    }
+
     async fn spawn(&self, name: &str, args: Vec<String>) -> Result<()> {
         self.spawn_as(name, name, args).await
     }
@@ -249,8 +258,13 @@ impl Plane {
     }
 
     async fn wait_apiserver(&self) -> Result<()> {
-        self.wait("kube-apiserver", async || {
-            let request = hyper::Request::get("/readyz").body(Vec::new())?;
+        self.wait_path("kube-apiserver", "/readyz").await
+    }
+
+    /// Waits until the API server answers a GET for `path`, which `name` brings about.
+    async fn wait_path(&self, name: &str, path: &str) -> Result<()> {
+        self.wait(name, async || {
+            let request = hyper::Request::get(path).body(Vec::new())?;
             self.client.request_text(request).await?;
             Ok(())
         })

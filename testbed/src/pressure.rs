@@ -1,7 +1,7 @@
 //! Node pressure as a kubelet acts on it: pods use memory, and a node that has given out more than it
 //! has evicts those that use more than they asked for.
 //!
-//! What a pod's containers use each is said by an annotation ([`USE`]) on the pod; without it a pod
+//! What a pod's containers use each is said by an annotation ([`USE_MEMORY`]) on the pod; without it a pod
 //! uses what it asked for. Every look a node whose pods use more than its allocatable memory gets the
 //! condition MemoryPressure (the controller manager makes the taint of it) and evicts one pod, as the
 //! kubelet does: those beyond their requests first, then those of lower priority, then those furthest
@@ -32,7 +32,10 @@ use tokio::task::JoinHandle;
 use self::node::{Occupant, Pressed, Verdict, judge};
 
 /// Annotation with the memory that each container of the pod uses, such as `1536Mi`.
-pub const USE: &str = "testbed.harbinger.sh/memory";
+pub const USE_MEMORY: &str = "testbed.harbinger.sh/memory";
+/// Annotation with the cores that each container of the pod uses, such as `300m`; only the
+/// metrics-server looks at it.
+pub const USE_CPU: &str = "testbed.harbinger.sh/cpu";
 
 /// The hard threshold `memory.available` of kubelets on EKS; allocatable memory leaves it out already.
 const THRESHOLD: &str = "100Mi";
@@ -160,7 +163,7 @@ impl State {
             }
             Event::InitDone => self.pods.retain(|key, _| self.listed.contains(key)),
             Event::Apply(pod) => {
-                if pod.annotations().contains_key(USE) {
+                if pod.annotations().contains_key(USE_MEMORY) {
                     self.created.insert(pod.uid().unwrap_or_default());
                 }
                 let key = key(&pod);

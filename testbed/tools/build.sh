@@ -27,7 +27,7 @@ go_tools() {
     cd "$here"
     for package in k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-scheduler \
       k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kubectl \
-      sigs.k8s.io/kwok/cmd/kwok helm.sh/helm/v4/cmd/helm \
+      sigs.k8s.io/kwok/cmd/kwok sigs.k8s.io/metrics-server/cmd/metrics-server helm.sh/helm/v4/cmd/helm \
       github.com/yannh/kubeconform/cmd/kubeconform ./certmanager; do
       echo "building ${package##*/}" >&2
       go build -trimpath -ldflags "-s -w $stamp" -o "$part/bin/" "$package"

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
-use testbed::pressure::{Options, Pressure, USE};
+use testbed::pressure::{Options, Pressure, USE_MEMORY};
 
 use super::world::{DEADLINE, World};
 
@@ -71,7 +71,7 @@ impl Scene {
                 "replicas": replicas,
                 "selector": {"matchLabels": labels},
                 "template": {
-                    "metadata": {"labels": labels, "annotations": {USE: USED}},
+                    "metadata": {"labels": labels, "annotations": {USE_MEMORY: USED}},
                     "spec": {"containers": [{"name": "app", "image": "app"}]},
                 },
             },

@@ -1,30 +1,13 @@
-//! Learned requests on the real API server: use from `metrics.k8s.io` behind the aggregation layer,
-//! profiles, and what the next pod asks for.
-//!
-//! The metrics come from a server of this test that answers from a table, in place of the
-//! metrics-server and kubelets that would measure containers.
-
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+//! Learned requests on the real API server: use from `metrics.k8s.io`, profiles, and what the next
+//! pod asks for. A real metrics-server measures what kwok says that pods use.
 
 use anyhow::{Context, Result, ensure};
-use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use serde_json::json;
 use testbed::poll;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use testbed::pressure::{USE_CPU, USE_MEMORY};
+use testbed::process::Signal;
 
 use super::submit::{Answer, dry_pod};
 use super::world::{DEADLINE, World};
@@ -40,99 +23,6 @@ spec:
 ";
 
 const MEBI: i64 = 1 << 20;
-
-/// What running pods use by their label `app`: millicores and mebibytes.
-type Table = BTreeMap<&'static str, (i64, i64)>;
-
-/// A server of metrics behind the API server's aggregation layer.
-struct Meter {
-    address: SocketAddr,
-    _ends: DropGuard,
-}
-
-impl Meter {
-    async fn start(client: Client, table: Table) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-        let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key.into())?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let resources = json!({"kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": "metrics.k8s.io/v1beta1", "resources": [
-                {"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics",
-                 "verbs": ["get", "list"]}]});
-        let group = "/apis/metrics.k8s.io/v1beta1";
-        let router = Router::new()
-            .route(group, get(async move || axum::Json(resources)))
-            .route(&format!("{group}/pods"), get(metrics))
-            .with_state((client, Arc::new(table)));
-        let cancel = CancellationToken::new();
-        let ends = cancel.clone().drop_guard();
-        tokio::spawn(async move {
-            while let Some(Ok((stream, _))) = cancel.run_until_cancelled(listener.accept()).await {
-                let (acceptor, service) = (acceptor.clone(), router.clone());
-                let cancel = cancel.clone();
-                tokio::spawn(cancel.run_until_cancelled_owned(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = TowerToHyperService::new(service);
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    let _ended = server.serve_connection(TokioIo::new(stream), service).await;
-                }));
-            }
-        });
-        Ok(Self { address, _ends: ends })
-    }
-
-    /// The registration: a Service by name, since a plane without nodes has no other way.
-    fn registration(&self) -> String {
-        let port = self.address.port();
-        format!(
-            "
-apiVersion: v1
-kind: Service
-metadata: {{name: meter, namespace: default}}
-spec: {{type: ExternalName, externalName: localhost, ports: [{{port: {port}}}]}}
----
-apiVersion: apiregistration.k8s.io/v1
-kind: APIService
-metadata: {{name: v1beta1.metrics.k8s.io}}
-spec:
-  group: metrics.k8s.io
-  version: v1beta1
-  groupPriorityMinimum: 100
-  versionPriority: 100
-  insecureSkipTLSVerify: true
-  service: {{name: meter, namespace: default, port: {port}}}
-"
-        )
-    }
-}
-
-async fn metrics(State((client, table)): State<(Client, Arc<Table>)>) -> axum::Json<Value> {
-    let pods = Api::<Pod>::all(client).list(&ListParams::default()).await;
-    let items: Vec<Value> = pods
-        .into_iter()
-        .flat_map(|pods| pods.items)
-        .filter(|pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"))
-        .filter_map(|pod| {
-            let (cpu, memory) = table.get(&**pod.labels().get("app")?)?;
-            let usage = json!({"cpu": format!("{}n", cpu * 1_000_000), "memory": format!("{}Ki", memory * 1024)});
-            Some(json!({
-                "metadata": {"name": pod.name_any(), "namespace": pod.namespace()},
-                "timestamp": "2026-01-01T00:00:00Z", "window": "15s",
-                "containers": [{"name": "app", "usage": usage}],
-            }))
-        })
-        .collect();
-    axum::Json(json!({"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1",
-        "metadata": {}, "items": items}))
-}
 
 /// What the next pod of a running one's workload would be.
 async fn next(world: &World, namespace: &str, like: &Pod) -> Result<Answer> {
@@ -172,8 +62,7 @@ async fn the_next_pod_asks_for_what_the_last_one_used() -> Result<()> {
     let first = next(&world, &shop, &pod).await?;
     ensure!(mebibytes(&first)? == 128, "{first:?}");
 
-    let meter = Meter::start(world.plane.client(), Table::from([("web", (300, 900))])).await?;
-    world.apply(&meter.registration()).await?;
+    world.plane.start_metrics_server().await?;
     let learned = async || {
         poll::until("the next pod asks for more", DEADLINE, async || {
             let answer = next(&world, &shop, &pod).await?;
@@ -203,7 +92,7 @@ async fn the_next_pod_asks_for_what_the_last_one_used() -> Result<()> {
 
     // Metrics go, and both our processes start anew: what was learned is still there.
     world.plane.kubectl(&["delete", "apiservice", "v1beta1.metrics.k8s.io"], "").await?;
-    drop(meter);
+    world.plane.stop("metrics-server", Signal::KILL).await?;
     for process in [&mut world.provisioner, &mut world.webhook] {
         process.kill()?;
         process.start_again()?;
@@ -227,7 +116,10 @@ fn deployment(namespace: &str) -> String {
         "spec": {
             "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
             "template": {
-                "metadata": {"labels": {"app": "web"}},
+                "metadata": {
+                    "labels": {"app": "web"},
+                    "annotations": {USE_CPU: "300m", USE_MEMORY: "900Mi"},
+                },
                 "spec": {"containers": [{"name": "app", "image": "web:1"}]},
             },
         },

@@ -14,6 +14,8 @@ const FIRST_CLUSTER_IP: &str = "127.96.0.1";
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Lets tests look at health and metrics without a token.
 const OPEN_PATHS: &str = "--authorization-always-allow-paths=/healthz,/readyz,/livez,/metrics";
+/// Ports that a plane needs.
+pub(super) const PORTS: usize = 7;
 /// User, token and group of each built-in user.
 const USERS: [(&str, &str, &str, &str); 3] = [
     ("admin", "admin", "admin-token", "system:masters"),
@@ -29,18 +31,29 @@ pub(super) struct Layout {
     apiserver: u16,
     controller_manager: u16,
     scheduler: u16,
+    kwok: u16,
+    metrics_server: u16,
     pub(super) ca_pem: String,
 }
 
 impl Layout {
     /// Writes certificates, users, kubeconfigs and the scheduler's configuration.
     pub(super) fn prepare(dir: &Path, ports: Vec<u16>, options: &PlaneOptions) -> Result<Self> {
-        let [etcd, etcd_peer, apiserver, controller_manager, scheduler]: [u16; 5] =
-            ports.try_into().ok().context("five ports are needed")?;
+        let [etcd, etcd_peer, apiserver, controller_manager, scheduler, kwok, metrics_server]: [u16;
+            PORTS] = ports.try_into().ok().context("each part needs its port")?;
         let ca_pem = certs::write(dir, FIRST_CLUSTER_IP)?;
         let dir = dir.to_owned();
-        let layout =
-            Self { dir, etcd, etcd_peer, apiserver, controller_manager, scheduler, ca_pem };
+        let layout = Self {
+            dir,
+            etcd,
+            etcd_peer,
+            apiserver,
+            controller_manager,
+            scheduler,
+            kwok,
+            metrics_server,
+            ca_pem,
+        };
         let mut tokens = Vec::new();
         for (file, user, token, group) in USERS {
             tokens.push(format!("{token},{user},{file},\"{group}\"\n"));
@@ -158,11 +171,58 @@ impl Layout {
         vec![
             format!("--kubeconfig={}", self.kubeconfig("admin").display()),
             format!("--config={}", Tools::recipe("stages.yaml").display()),
+            format!("--config={}", Tools::recipe("usage.yaml").display()),
+            // Where it answers for the kubelets.
+            format!("--server-address=127.0.0.1:{}", self.kwok),
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake".into(),
             "--node-lease-duration-seconds=40".into(),
             // The kwok default holds 254 pods.
             "--cidr=10.128.0.0/10".into(),
         ]
+    }
+
+    pub(super) fn metrics_server(&self) -> Vec<String> {
+        let kubeconfig = self.kubeconfig("admin").display().to_string();
+        vec![
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--authentication-kubeconfig={kubeconfig}"),
+            format!("--authorization-kubeconfig={kubeconfig}"),
+            format!("--secure-port={}", self.metrics_server),
+            "--bind-address=127.0.0.1".into(),
+            format!("--cert-dir={}", self.file("metrics-server")),
+            // The least that it takes; a request must be shorter.
+            "--metric-resolution=10s".into(),
+            "--kubelet-request-timeout=5s".into(),
+            // kwok speaks plain HTTP, on the address that nodes have for those outside.
+            "--deprecated-kubelet-completely-insecure".into(),
+            "--kubelet-preferred-address-types=ExternalIP".into(),
+            format!("--kubelet-port={}", self.kwok),
+        ]
+    }
+
+    /// What makes the API server ask the metrics-server: a Service by name, since a plane without
+    /// kube-proxy has no other way.
+    pub(super) fn metrics_registration(&self) -> String {
+        let port = self.metrics_server;
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: metrics-server, namespace: kube-system}}
+spec: {{type: ExternalName, externalName: localhost, ports: [{{port: {port}}}]}}
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {{name: v1beta1.metrics.k8s.io}}
+spec:
+  group: metrics.k8s.io
+  version: v1beta1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  insecureSkipTLSVerify: true
+  service: {{name: metrics-server, namespace: kube-system, port: {port}}}
+"
+        )
     }
 
     fn shared(&self, options: &PlaneOptions) -> [String; 3] {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
-use super::{THRESHOLD, USE};
+use super::{THRESHOLD, USE_MEMORY};
 
 /// A pod on a node.
 #[derive(Clone, Debug)]
@@ -63,7 +63,8 @@ impl Occupant {
             return None;
         }
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let uses = pod.annotations().get(USE).and_then(|text| bytes(&Quantity(text.clone())));
+        let uses =
+            pod.annotations().get(USE_MEMORY).and_then(|text| bytes(&Quantity(text.clone())));
         let mut best_effort = true;
         let containers = spec.containers.iter().map(|container| {
             let resources = container.resources.clone().unwrap_or_default();
@@ -215,7 +216,7 @@ mod tests {
     fn pod(name: &str, uses: &str, request: Option<&str>, priority: i32) -> Occupant {
         let requests = request.map_or(json!({}), |request| json!({"memory": request}));
         let pod = json!({
-            "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {USE: uses}},
+            "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {USE_MEMORY: uses}},
             "spec": {
                 "nodeName": "a", "priority": priority,
                 "containers": [{"name": "app", "image": "a", "resources": {"requests": requests}}],

@@ -65,7 +65,12 @@ pub(super) fn describe(
         "metadata": {
             "name": instance.private_dns_name,
             "labels": labels,
-            "annotations": { "kwok.x-k8s.io/node": "fake" },
+            "annotations": {
+                "kwok.x-k8s.io/node": "fake",
+                // One kwok answers for all kubelets.
+                "metrics.k8s.io/resource-metrics-path":
+                    format!("/metrics/nodes/{}/metrics/resource", instance.private_dns_name),
+            },
         },
         "spec": {
             "providerID": format!("aws:///{}/{}", instance.zone, instance.id),
@@ -76,6 +81,7 @@ pub(super) fn describe(
             "allocatable": sizes.allocatable,
             "addresses": [
                 { "type": "InternalIP", "address": instance.private_ip },
+                { "type": "ExternalIP", "address": "127.0.0.1" },
                 { "type": "InternalDNS", "address": instance.private_dns_name },
                 { "type": "Hostname", "address": instance.private_dns_name },
             ],
