@@ -29,6 +29,7 @@ mod relax;
 pub mod relief;
 pub mod removal;
 mod repair;
+mod seed;
 pub mod solution;
 pub mod solve;
 mod topology;

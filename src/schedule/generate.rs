@@ -96,6 +96,7 @@ impl Packer<'_, '_, '_> {
                     values[rows[row]] = value.max(0.0);
                 }
             }
+            scratch.renew();
             let mut found: Vec<(f64, Pattern)> = Vec::new();
             for (at, &column) in columns.iter().enumerate() {
                 if at % parts != round % parts && !hot[at] {

@@ -346,9 +346,10 @@ impl<'c, 'p> Model<'c, 'p> {
             let mut fit = most;
             for (asked, room) in of.request.iter().zip(room) {
                 if *asked > 0.0 {
-                    fit = fit.min((room / asked).floor());
+                    fit = fit.min(room / asked);
                 }
             }
+            let fit = fit.floor();
             if fit >= 1.0 {
                 let each = price(self.compiled, column) / fit;
                 if best.is_none_or(|(least, _, _)| each < least) {

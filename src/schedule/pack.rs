@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::fill::{Scratch, Start};
 use super::generate::{Effort, Pattern};
 use super::model::{Model, price};
+use super::seed::Seed;
 use crate::model::requirement::Requirements;
 
 /// Above this many groups the linear program costs more than it saves; so it does where neighbours
@@ -249,69 +250,55 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     /// later nobody would be left to share their nodes.
     fn seed(&mut self, columns: &[usize], prices: &[f64], scratch: &mut Scratch) {
         let model = self.model;
-        let seeds: Vec<usize> = (0..model.groups.len())
-            .filter(|group| model.groups[*group].lonely && self.group_left[*group] > 0)
-            .collect();
+        let lonely = (0..model.groups.len())
+            .filter(|group| model.groups[*group].lonely && self.group_left[*group] > 0);
+        let mut seeds: Vec<Seed> = lonely.map(|group| Seed::new(model, group, columns)).collect();
         if seeds.is_empty() {
             return;
         }
         let values: Vec<f64> =
             (0..model.groups.len()).map(|group| self.worth(group, prices)).collect();
-        // What a node strands only grows as others are used up, so an old figure is a bound.
-        let mut waste: Vec<(f64, usize, usize)> = Vec::new();
-        let mut alone = vec![usize::MAX; model.groups.len()];
-        for &group in &seeds {
-            alone[group] = model.alone(group, 1, columns).map_or(usize::MAX, |(_, c, _)| c);
-            let set = model.compiled.sets.get(model.groups[group].set);
-            let fits = columns.iter().filter(|column| set.contains(**column));
-            waste.extend(fits.map(|column| (f64::NEG_INFINITY, group, *column)));
-        }
         loop {
+            scratch.renew();
+            seeds.retain(|seed| self.group_left[seed.group] > 0);
             let total: f64 =
                 values.iter().zip(&self.group_left).map(|(v, n)| v * f64::from(*n)).sum();
-            let nodes: u32 = seeds.iter().map(|seed| self.group_left[*seed]).sum();
+            let nodes: u32 = seeds.iter().map(|seed| self.group_left[seed.group]).sum();
             if nodes == 0 {
                 return;
             }
             // Nodes much larger than the average would take what the others need.
             let most = total / f64::from(nodes) * 2.0;
+            for seed in &mut seeds {
+                seed.look(most);
+            }
             let mut best: Option<(f64, usize)> = None;
             loop {
-                let open = waste.iter().enumerate().filter(|(_, (_, group, column))| {
-                    self.group_left[*group] > 0
-                        && (price(model.compiled, *column) <= most || alone[*group] == *column)
-                });
-                let Some((at, &(bound, group, column))) =
-                    open.min_by(|(_, a), (_, b)| a.0.total_cmp(&b.0))
-                else {
-                    return;
-                };
-                if let Some((least, _)) = best
-                    && bound >= least
-                {
-                    break;
-                }
-                if bound == f64::INFINITY {
+                let open = seeds.iter_mut().filter_map(|seed| Some((seed.next()?, seed)));
+                let next = open.min_by(|((a, _), _), ((b, _), _)| a.total_cmp(b));
+                let Some(((bound, column), seed)) = next else { break };
+                if best.is_some_and(|(least, _)| bound >= least) {
                     break;
                 }
                 let worth = if self.copies_allowed(column) == 0 {
                     0.0
                 } else {
-                    self.fill(column, &values, Start::With(group), scratch)
+                    self.fill(column, &values, Start::With(seed.group), scratch)
                 };
-                waste[at].0 = if worth > 0.0 {
-                    (price(model.compiled, column) - worth).max(bound)
-                } else {
-                    f64::INFINITY
-                };
-                if worth > 0.0 && best.is_none_or(|(least, _)| waste[at].0 < least) {
-                    best = Some((waste[at].0, at));
-                    std::mem::swap(&mut scratch.pods, &mut scratch.kept);
+                let mut waste = f64::INFINITY;
+                if worth > 0.0 {
+                    waste = (price(model.compiled, column) - worth).max(bound);
+                    if best.is_none_or(|(least, _)| waste < least) {
+                        best = Some((waste, column));
+                        std::mem::swap(&mut scratch.pods, &mut scratch.kept);
+                    }
                 }
+                seed.learn(waste);
+                seed.look(most);
             }
-            let Some((_, at)) = best else { return };
+            let Some((_, column)) = best else { return };
             let pods = std::mem::take(&mut scratch.kept);
-            let opened = self.open_copies(waste[at].2, &pods, u32::MAX);
+            let opened = self.open_copies(column, &pods, u32::MAX);
             scratch.kept = pods;
             if opened == 0 {
                 return;
@@ -331,6 +318,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
         // Ratios only fall as demand is met, so an old one is a bound.
         let mut ratios: Vec<f64> = vec![f64::INFINITY; columns.len()];
         loop {
+            scratch.renew();
             let mut best: Option<(f64, usize)> = None;
             let found = loop {
                 let top = (0..columns.len()).max_by(|a, b| {

@@ -24,15 +24,13 @@ use crate::model::resources::Resources;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
 use crate::policy::{self, Action, ContainerKind, Policy, Preview, Resource, Rule, Snapshot};
-use crate::schedule::{self, Options, PoolSlot};
+use crate::schedule::{self, PoolSlot};
 
 pub use html::render as html;
 pub use table::render as table;
 
 /// Hours in a month, as AWS counts them.
 const HOURS_PER_MONTH: f64 = 730.0;
-/// Improvement attempts of each plan; there are several.
-const IMPROVE: u32 = 50;
 
 /// What a scan says, in the shape of its JSON output.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -345,7 +343,7 @@ impl Scanner<'_> {
             preview.refusal.is_none() && preview.findings.iter().any(|f| f.action == action)
         };
         let (mut problem, _) = engine::problem(&copy, &pods, self.slots.to_vec());
-        problem.options = Options { improve: IMPROVE, ..Options::default() };
+        problem.options.bound = false;
         let solution = schedule::solve(&problem);
         let nodes = solution.new_nodes.len();
         let per_month = solution.cost.dollars() * HOURS_PER_MONTH;

@@ -11,6 +11,8 @@ const WIDTH: u32 = 720;
 const ROW: u32 = 30;
 /// Room for the names of the bars, pixels.
 const NAMES: u32 = 190;
+/// Room for the half of the last label that stands beyond the axis, pixels.
+const AFTER: u32 = 30;
 /// Characters of a name.
 const NAME: usize = 26;
 const BAR: RGBColor = RGBColor(47, 93, 138);
@@ -39,6 +41,7 @@ fn draw(
     let most = if most > 0.0 { most * 1.18 } else { 1.0 };
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
+        .margin_right(AFTER)
         .x_label_area_size(28)
         .y_label_area_size(NAMES)
         .build_cartesian_2d(0.0..most, 0.0..f64::from(count))?;
