@@ -151,6 +151,7 @@ pub async fn serve(
         let cancel = helpers.clone();
         tracker.spawn(async move {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => {}
                 () = task => {
                     tracing::error!(name, "loop ended by itself");

@@ -2,6 +2,7 @@
 
 mod claims;
 mod loops;
+mod moves;
 mod news;
 mod overlays;
 mod replicas;
@@ -118,6 +119,7 @@ pub struct Engine<A, C, K> {
     just_made: BTreeMap<Arc<str>, (i64, Option<Arc<str>>)>,
     /// Claims whose end was asked for and that the watch may show as if it was not, with the moment.
     ending: BTreeMap<Arc<str>, i64>,
+    moves: moves::Moves,
     /// Pods that were nominated and may not have come back through the watch, with the moment.
     nominated: BTreeMap<Arc<str>, i64>,
     /// When pods last came to or left a node.
@@ -160,6 +162,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             busy: BTreeSet::new(),
             just_made: BTreeMap::new(),
             ending: BTreeMap::new(),
+            moves: moves::Moves::default(),
             nominated: BTreeMap::new(),
             pod_events: BTreeMap::new(),
             dirty: None,

@@ -59,13 +59,31 @@ pub type Effective = Arc<dyn Fn(WorkloadKind, &mut WorkloadWire) + Send + Sync>;
 
 type Named<T> = Change<Arc<str>, T>;
 
-/// What it means that the API server does not know a kind.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Absent {
-    /// The installation is broken; the watch is tried until the kind is there.
-    IsError,
-    /// There are no objects of it.
-    IsEmpty,
+/// Which objects of a kind are watched, and how.
+struct Scope {
+    config: watcher::Config,
+    /// Whether the API server may not know the kind, which then has no objects. Of others it means that
+    /// the installation is broken, and the watch is tried until the kind is there.
+    optional: bool,
+}
+
+impl Scope {
+    fn all() -> Self {
+        Self { config: watcher::Config::default(), optional: false }
+    }
+
+    fn fields(selector: &str) -> Self {
+        Self { config: watcher::Config::default().fields(selector), optional: false }
+    }
+
+    fn optional() -> Self {
+        Self { optional: true, ..Self::all() }
+    }
+
+    /// Lists are read so many objects at a time.
+    fn paged(size: u32) -> Self {
+        Self { config: watcher::Config::default().page_size(size), optional: false }
+    }
 }
 
 /// Namespace and name of an object.
@@ -79,49 +97,47 @@ impl Watches {
     /// Watches everything that the cluster's state is made of, except workloads.
     pub fn cluster<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
         self.start::<PodObject, _, _, _>(
-            watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed"),
+            Scope::fields("status.phase!=Succeeded,status.phase!=Failed"),
             to,
             place,
             |pod| Some(PodWire::from(pod).to_pod(Arc::new)),
             move |change| wrap(Event::Pods(change)),
         );
         self.start::<NodeObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |node| node.name_any().into(),
             |node| Some(NodeWire::from(node).to_node()),
             move |change| wrap(Event::Nodes(change)),
         );
         self.start::<NodeClaim, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |claim| claim.name_any().into(),
             |claim| Some(project::claim(&claim)),
             move |change| wrap(Event::Claims(change)),
         );
         self.start::<NodePool, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |pool| pool.name_any().into(),
             |pool| Some(project::pool(&pool)),
             move |change| wrap(Event::Pools(change)),
         );
         // A cluster may have been installed before this kind was, and few serve the next one.
-        self.begin::<NodeOverlay, _, _, _>(
-            watcher::Config::default(),
+        self.start::<NodeOverlay, _, _, _>(
+            Scope::optional(),
             to,
             |overlay| overlay.name_any().into(),
             |overlay| Some(project::overlay(&overlay)),
             move |change| wrap(Event::Overlays(change)),
-            Absent::IsEmpty,
         );
-        self.begin::<scheduling::PodGroup, _, _, _>(
-            watcher::Config::default(),
+        self.start::<scheduling::PodGroup, _, _, _>(
+            Scope::optional(),
             to,
             place,
             |group| Some(group.into()),
             move |change| wrap(Event::PodGroups(change)),
-            Absent::IsEmpty,
         );
         self.namespaces(to, move |change| wrap(Event::Namespaces(change)));
         self.volumes(to, wrap);
@@ -130,28 +146,28 @@ impl Watches {
     /// Watches what decides where pods with volumes may be.
     fn volumes<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
         self.start::<ClaimObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             place,
             |claim| Some(ClaimWire::from(claim).to_claim()),
             move |change| wrap(Event::VolumeClaims(change)),
         );
         self.start::<VolumeObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |volume| volume.name_any().into(),
             |volume| Some(VolumeObjectWire::from(volume).to_volume()),
             move |change| wrap(Event::Volumes(change)),
         );
         self.start::<ClassObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |class| class.name_any().into(),
             |class| Some(ClassWire::from(class).to_class()),
             move |change| wrap(Event::StorageClasses(change)),
         );
         self.start::<CsiNodeObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |node| node.name_any().into(),
             |node| Some(CsiNodeWire::from(node).to_csi_node()),
@@ -183,7 +199,7 @@ impl Watches {
         wrap: impl Fn(Vec<Arc<Failure>>) -> M + Send + 'static,
     ) {
         self.start::<PodObject, _, _, _>(
-            watcher::Config::default().fields("status.phase=Failed"),
+            Scope::fields("status.phase=Failed"),
             to,
             place,
             |pod| PodWire::from(pod).failure().map(Arc::new),
@@ -204,7 +220,7 @@ impl Watches {
         wrap: impl Fn(Named<(Arc<str>, Labels)>) -> M + Send + 'static,
     ) {
         self.start::<Namespace, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             |namespace| namespace.name_any().into(),
             |namespace| {
@@ -232,7 +248,7 @@ impl Watches {
     {
         let effective = Arc::clone(effective);
         self.start::<K, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             place,
             move |object| {
@@ -267,7 +283,7 @@ impl Watches {
         wrap: fn(Change<Place, (Place, Vec<u8>)>) -> M,
     ) {
         self.start::<DemandProfile, _, _, _>(
-            watcher::Config::default().page_size(usage::PAGE),
+            Scope::paged(usage::PAGE),
             to,
             place,
             |object| Some((place(&object), object.spec.bytes())),
@@ -278,19 +294,19 @@ impl Watches {
     /// Watches disruption budgets.
     pub fn budgets<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Place, Budget>) -> M) {
         let read = |budget: PodDisruptionBudget| Some(budget.into());
-        self.start(watcher::Config::default(), to, place, read, wrap);
+        self.start(Scope::all(), to, place, read, wrap);
     }
 
     /// Watches autoscalers.
     pub fn scalers<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Change<Place, Scaler>) -> M) {
         let read = |scaler: HorizontalPodAutoscaler| Some(scaler.into());
-        self.start(watcher::Config::default(), to, place, read, wrap);
+        self.start(Scope::all(), to, place, read, wrap);
     }
 
     /// Watches priority classes.
     pub fn priorities<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<Priority>) -> M) {
         let key = |class: &PriorityClass| class.name_any().into();
-        self.start(watcher::Config::default(), to, key, |class| Some(class.into()), wrap);
+        self.start(Scope::all(), to, key, |class| Some(class.into()), wrap);
     }
 
     /// Watches LimitRanges of all namespaces.
@@ -299,7 +315,7 @@ impl Watches {
         to: &Sender<M>,
         wrap: fn(Change<Place, LimitRange>) -> M,
     ) {
-        self.start::<LimitRange, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+        self.start::<LimitRange, _, _, _>(Scope::all(), to, place, Some, wrap);
     }
 
     /// Watches ResourceQuotas of all namespaces.
@@ -308,7 +324,7 @@ impl Watches {
         to: &Sender<M>,
         wrap: fn(Change<Place, ResourceQuota>) -> M,
     ) {
-        self.start::<ResourceQuota, _, _, _>(watcher::Config::default(), to, place, Some, wrap);
+        self.start::<ResourceQuota, _, _, _>(Scope::all(), to, place, Some, wrap);
     }
 
     /// Watches DaemonSets as the pods that they make.
@@ -318,7 +334,7 @@ impl Watches {
         wrap: fn(Change<Place, (Place, Arc<PodShape>)>) -> M,
     ) {
         self.start::<DaemonSetObject, _, _, _>(
-            watcher::Config::default(),
+            Scope::all(),
             to,
             place,
             |object| {
@@ -334,34 +350,17 @@ impl Watches {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let key = |object: &K| object.name_any().into();
-        self.start::<K, _, _, _>(watcher::Config::default(), to, key, Some, wrap);
+        self.start::<K, _, _, _>(Scope::all(), to, key, Some, wrap);
     }
 
     /// Watches one kind, in all namespaces.
     fn start<K, Key, T, M>(
         &self,
-        config: watcher::Config,
+        scope: Scope,
         to: &Sender<M>,
         key: impl Fn(&K) -> Key + Send + 'static,
         project: impl Fn(K) -> Option<T> + Send + 'static,
         wrap: impl Fn(Change<Key, T>) -> M + Send + 'static,
-    ) where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-        Key: Send + 'static,
-        T: Send + 'static,
-        M: Send + 'static,
-    {
-        self.begin(config, to, key, project, wrap, Absent::IsError);
-    }
-
-    fn begin<K, Key, T, M>(
-        &self,
-        config: watcher::Config,
-        to: &Sender<M>,
-        key: impl Fn(&K) -> Key + Send + 'static,
-        project: impl Fn(K) -> Option<T> + Send + 'static,
-        wrap: impl Fn(Change<Key, T>) -> M + Send + 'static,
-        absent: Absent,
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
         Key: Send + 'static,
@@ -369,14 +368,14 @@ impl Watches {
         M: Send + 'static,
     {
         let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
-        let stream = watcher(api, config).default_backoff();
+        let stream = watcher(api, scope.config).default_backoff();
         let (to, cancel) = (to.clone(), self.cancel.clone());
         let kind = K::kind(&()).into_owned();
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                () = follow(stream, &kind, to, key, project, wrap, absent) => {}
+                () = follow(stream, &kind, to, key, project, wrap, scope.optional) => {}
             }
         });
     }
@@ -389,7 +388,7 @@ async fn follow<K, Key, T, M>(
     key: impl Fn(&K) -> Key,
     project: impl Fn(K) -> Option<T>,
     wrap: impl Fn(Change<Key, T>) -> M,
-    absent: Absent,
+    optional: bool,
 ) where
     K: Resource<DynamicType = ()>,
 {
@@ -423,7 +422,7 @@ async fn follow<K, Key, T, M>(
                 None => continue,
             },
             Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                if absent == Absent::IsEmpty && status.code == 404 =>
+                if optional && status.code == 404 =>
             {
                 tracing::debug!(kind, "the API server does not know this kind");
                 Change::Replace(Vec::new())

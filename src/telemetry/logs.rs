@@ -15,12 +15,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// The client tells each answer of 5xx as an error. Whoever asked says what it means, and whether it is
+/// one: metrics that are not there for a while are not.
+const CLIENT: &str = "kube_client::client::builder=off";
+
 /// Sends log events of `filter` (a level or `target=level` list) to standard error.
 ///
 /// # Errors
 /// When a subscriber is already installed.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), TryInitError> {
-    let filter = EnvFilter::builder().parse_lossy(filter);
+    let filter = EnvFilter::builder().parse_lossy(format!("{CLIENT},{filter}"));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use testbed::cloud::{Boot, BootOptions, Cloud, Moto, Pool};
 use testbed::install::{self, Chart};
@@ -127,7 +127,14 @@ impl World {
                 pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
             };
             let found: Vec<Pod> = list.items.iter().filter(running).cloned().collect();
-            ensure!(found.len() == count, "{} of {count} run", found.len());
+            let others: Vec<String> =
+                list.items.iter().filter(|pod| !running(pod)).map(state).collect();
+            ensure!(
+                found.len() == count,
+                "{} of {count} run, not:\n{}",
+                found.len(),
+                others.join("\n")
+            );
             Ok(found)
         })
         .await
@@ -198,3 +205,19 @@ spec:
         - {key: karpenter.k8s.aws/instance-cpu, operator: Lte, values: ['32']}
   disruption: {consolidationPolicy: WhenEmpty, consolidateAfter: 2s}
 ";
+
+/// Where a pod is, and why it is not further.
+fn state(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let conditions = status.conditions.unwrap_or_default();
+    let why: Vec<&str> = conditions.iter().filter_map(|of| of.message.as_deref()).collect();
+    format!(
+        "{}: {}, on {}, nominated {}: {}",
+        pod.name_any(),
+        status.phase.as_deref().unwrap_or("no phase"),
+        node.unwrap_or("no node"),
+        status.nominated_node_name.as_deref().unwrap_or("nowhere"),
+        why.join("; ")
+    )
+}

@@ -20,11 +20,14 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
         let now = self.now();
         self.nominated.retain(|_, at| now - *at < NOMINATION_LAG);
+        self.moves.retain(&snapshot);
         for claim in snapshot.claims.values() {
-            if self.busy.contains(&claim.name) {
+            let node = snapshot.node_of(claim);
+            if self.busy.contains(&claim.name) || self.moves.rest(claim, node, now) {
                 continue;
             }
             if claim.deleting() {
+                self.moves.begin(claim, node, now);
                 self.end(claim);
                 continue;
             }
@@ -32,7 +35,6 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 self.resume(claim, now);
                 continue;
             }
-            let node = snapshot.node_of(claim);
             let planned = !self.assignments.of(&claim.name).is_empty();
             let step = life::step(claim, node.map(|node| &**node), planned, now);
             if matches!(step, Step::Wait { .. } | Step::Done) {
@@ -48,6 +50,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 }
                 _ => Vec::new(),
             };
+            self.moves.begin(claim, node, now);
             self.busy.insert(Arc::clone(&claim.name));
             let (context, done) = (self.context.clone(), self.outbox.clone());
             let (claim, node) = (Arc::clone(claim), node.cloned());
