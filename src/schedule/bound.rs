@@ -1,125 +1,213 @@
 //! A price that no packing can undercut.
 //!
-//! If each group of pods has a value such that no node can hold more value than it costs, then the value of
-//! all demand is a lower bound (linear duality). Values come from a covering program over
-//! resources; then they are scaled until the linear relaxation of the fullest node of each offering
-//! is worth at most its price.
+//! If each group of pods has a value such that no node can hold more value than it costs, then the
+//! value of all demand is a lower bound (linear duality). Values come from a covering program over
+//! nodes that may hold parts of pods, as far as whole pods of a size leave that open; its nodes are
+//! found by filling each offering with the most value. Scaled by the fullest node of all, any values
+//! are a bound, so it holds however far the program was solved.
+//!
+//! Pods that must be spread are held to be in all domains that the pools offer, as the planner does.
 
 use std::collections::BTreeMap;
 
 use microlp::{ComparisonOp, OptimizationDirection, Problem as Lp, SolveOutcome};
 
+use super::generate::{Pattern, Pool};
+use super::lp::Cover;
 use super::model::Model;
 use crate::model::money::MicroDollarsPerHour;
 
-/// Rounds of tightening; each adds the offerings whose fullest node is worth more than its price.
-const ROUNDS: usize = 60;
-/// Offerings added per round.
-const PER_ROUND: usize = 40;
+/// Rounds of looking at all columns for those whose fullest node is worth more than its price.
+const ROUNDS: usize = 20;
+/// Rounds between two of these, of looking at those that had one the last time.
+const HOT_ROUNDS: usize = 15;
+/// A bound is near enough when no node is worth this part more than its price.
+const NEAR: f64 = 5e-4;
+/// Times that mixes which are known are looked at in a round.
+const PASSES: usize = 10;
+/// Up to so many pods of a size on a node are kept from being counted in parts.
+const MOST_TOGETHER: u32 = 8;
 
-/// Pods of one node by position in the list of groups; parts of pods are allowed.
+/// Pods of one node by position in the list of parts; parts of pods are allowed.
 type Mix = Vec<(usize, f64)>;
 
-/// Programs with more pairs of group and column than this get the plain bound: what the resources
-/// alone cost.
-const MOST_PAIRS: usize = 20_000;
+/// Programs with more parts than this get the plain bound: what the resources alone cost.
+const MOST_PARTS: usize = 400;
+
+/// Pods of a group that may be on the columns of a set.
+#[derive(Clone, Copy)]
+struct Part {
+    group: usize,
+    set: usize,
+    count: f64,
+}
 
 /// The bound for the demand that new nodes must hold: all of the groups but what is in `unplaced`.
 #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
-pub(super) fn lower_bound(model: &Model<'_, '_>, unplaced: &[u32]) -> MicroDollarsPerHour {
+pub(super) fn lower_bound(
+    model: &Model<'_, '_>,
+    unplaced: &[u32],
+    packed: &Pool,
+) -> MicroDollarsPerHour {
+    let parts = parts(model, unplaced);
+    if parts.is_empty() {
+        return MicroDollarsPerHour::ZERO;
+    }
+    let columns = columns(model, &parts);
+    let mut lower = plain(model, &parts, &columns);
+    let price = |column: usize| model.compiled.offers.columns[column].price as f64;
+    // Every part alone on the column that is cheapest for it; what has none is not to be bought.
+    let mut singles = Vec::new();
+    for part in &parts {
+        let fits = columns.iter().map(|column| (price(*column), fit(model, *column, part)));
+        let best = fits.filter(|(_, fit)| *fit > 0.0).min_by(|a, b| {
+            let each = |(price, fit): &(f64, f64)| price / fit;
+            each(a).total_cmp(&each(b))
+        });
+        singles.extend(best.map(|(price, fit)| (0, price, fit)));
+    }
+    if singles.len() < parts.len() || parts.len() > MOST_PARTS {
+        return rounded(lower);
+    }
+    let demand: Vec<f64> = parts.iter().map(|part| part.count).collect();
+    let mut cover = Cover::new(&demand, &singles);
+    // Mixes that left the basis may be worth more than they cost again.
+    let mut mixes: Vec<(usize, Mix)> = known(&parts, packed);
+    let enter = |cover: &mut Cover, mixes: &[(usize, Mix)]| {
+        for _ in 0..PASSES {
+            let enters = |(column, mix): &&(usize, Mix)| cover.enter(0, price(*column), mix);
+            if mixes.iter().filter(enters).count() == 0 {
+                break;
+            }
+        }
+    };
+    enter(&mut cover, &mixes);
+    let mut hot: Vec<usize> = Vec::new();
+    for round in 0..=ROUNDS * (HOT_ROUNDS + 1) {
+        let all = round % (HOT_ROUNDS + 1) == 0;
+        if !all && hot.is_empty() {
+            continue;
+        }
+        let values: Vec<f64> = cover.values().iter().map(|value| value.max(0.0)).collect();
+        let mut worst = 1.0_f64;
+        let mut found: Vec<(f64, usize, Mix)> = Vec::new();
+        for &column in if all { &columns } else { &hot } {
+            // Where a program cannot be solved, nothing more can be shown.
+            let Some((worth, mix)) = fullest(model, column, &parts, &values) else {
+                return rounded(lower);
+            };
+            let ratio = worth / price(column).max(1.0);
+            worst = worst.max(ratio);
+            if ratio > 1.0 + NEAR {
+                found.push((ratio, column, mix));
+            }
+        }
+        if all {
+            // Scaled down by the worst column the values are feasible.
+            let total: f64 = demand.iter().zip(&values).map(|(count, value)| count * value).sum();
+            lower = lower.max(total / worst);
+            if worst < 1.0 + NEAR {
+                break;
+            }
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        hot.clear();
+        hot.extend(found.iter().map(|(_, column, _)| *column));
+        mixes.extend(found.into_iter().map(|(_, column, mix)| (column, mix)));
+        enter(&mut cover, &mixes);
+    }
+    rounded(lower)
+}
+
+/// Rounded down, which keeps it a bound.
+fn rounded(lower: f64) -> MicroDollarsPerHour {
+    #[expect(clippy::cast_possible_truncation, reason = "prices are far below 2^53")]
+    MicroDollarsPerHour((lower * (1.0 - 1e-9)).floor() as i64)
+}
+
+/// The demand. Domains are not held against a plan, since another choice of them might be cheaper; but
+/// pods that are spread over domains leave none of these empty.
+fn parts(model: &Model<'_, '_>, unplaced: &[u32]) -> Vec<Part> {
     let mut counts = vec![0_u32; model.groups.len()];
     for (item, count) in model.items.iter().zip(&model.counts) {
         counts[item.group] += count;
     }
-    let groups: Vec<(usize, f64)> = counts
-        .iter()
-        .zip(unplaced)
-        .enumerate()
-        .map(|(group, (count, unplaced))| (group, f64::from(count.saturating_sub(*unplaced))))
-        .filter(|(_, count)| *count > 0.0)
-        .collect();
-    if groups.is_empty() {
-        return MicroDollarsPerHour::ZERO;
+    // With fewer pods the domains have fewer each.
+    let whole = unplaced.iter().all(|unplaced| *unplaced == 0);
+    let mut parts = Vec::new();
+    for (group, of) in model.groups.iter().enumerate() {
+        let count = counts[group].saturating_sub(unplaced[group]);
+        let floor = if whole { of.floor.min(count) } else { 0 };
+        for (set, count) in [(of.set, floor), (of.wide, count - floor)] {
+            if count > 0 {
+                parts.push(Part { group, set, count: f64::from(count) });
+            }
+        }
     }
-    // Columns that are alike to all groups: only the cheapest matters. Domains are not held against
-    // a plan, since another choice of them might be cheaper.
-    let mut wide: Vec<usize> = groups.iter().map(|(group, _)| model.groups[*group].wide).collect();
-    wide.sort_unstable();
-    wide.dedup();
-    let mut best: BTreeMap<(usize, Vec<bool>), usize> = BTreeMap::new();
-    for (index, column) in model.compiled.offers.columns.iter().enumerate() {
+    parts
+}
+
+/// Patterns by parts: as if all pods were held in their domains where some are, and as if none was.
+fn known(parts: &[Part], packed: &Pool) -> Vec<(usize, Mix)> {
+    let mut first: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+    for (at, part) in parts.iter().enumerate() {
+        first.entry(part.group).or_insert(at);
+        last.insert(part.group, at);
+    }
+    let mix = |of: &BTreeMap<usize, usize>, pods: &[(usize, u32)]| -> Mix {
+        pods.iter().filter_map(|(group, n)| Some((*of.get(group)?, f64::from(*n)))).collect()
+    };
+    let both =
+        |(column, pods): &Pattern| [(*column, mix(&first, pods)), (*column, mix(&last, pods))];
+    packed.iter().flat_map(both).collect()
+}
+
+/// Columns that can matter: of those that are alike to all parts only the cheapest, and none for which
+/// another, no dearer, has as much of everything.
+fn columns(model: &Model<'_, '_>, parts: &[Part]) -> Vec<usize> {
+    let mut sets: Vec<usize> = parts.iter().map(|part| part.set).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let all = &model.compiled.offers.columns;
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_unstable_by_key(|column| (all[*column].price, *column));
+    let mut kept: BTreeMap<Vec<bool>, Vec<usize>> = BTreeMap::new();
+    for column in order {
         let admits: Vec<bool> =
-            wide.iter().map(|set| model.compiled.sets.get(*set).contains(index)).collect();
-        if admits.contains(&true) {
-            let entry = best.entry((column.room, admits)).or_insert(index);
-            if column.price < model.compiled.offers.columns[*entry].price {
-                *entry = index;
-            }
+            sets.iter().map(|set| model.compiled.sets.get(*set).contains(column)).collect();
+        if !admits.contains(&true) {
+            continue;
+        }
+        let room = &model.rooms[all[column].room];
+        let covers = |other: &usize| {
+            model.rooms[all[*other].room].iter().zip(room).all(|(more, room)| more >= room)
+        };
+        let alike = kept.entry(admits).or_default();
+        if !alike.iter().any(covers) {
+            alike.push(column);
         }
     }
-    let columns: Vec<usize> = best.into_values().collect();
-    let mut lower = plain(model, &groups, &columns);
-    let mut rounds = ROUNDS;
-    if groups.len() * columns.len() > MOST_PAIRS {
-        rounds = 0;
-    }
-    // Cuts `Σ n_g v_g ≤ price`, one per relaxed fullest node found so far.
-    let mut cuts: Vec<(Mix, f64)> = Vec::new();
-    for (at, (group, count)) in groups.iter().enumerate().filter(|_| rounds > 0) {
-        for &column in &columns {
-            let most = fit(model, column, *group).min(*count);
-            if most > 0.0 {
-                cuts.push((vec![(at, most)], model.compiled.offers.columns[column].price as f64));
-            }
-        }
-    }
-    for _ in 0..rounds {
-        let Some(values) = duals(&groups, &cuts) else { break };
-        let total: f64 = groups.iter().zip(&values).map(|((_, count), v)| count * v).sum();
-        let mut worst = 1.0_f64;
-        let mut found: Vec<(f64, Mix, f64)> = Vec::new();
-        for &column in &columns {
-            let price = model.compiled.offers.columns[column].price as f64;
-            let Some((worth, mix)) = fullest(model, column, &groups, &values) else { continue };
-            worst = worst.max(worth / price.max(1.0));
-            if worth > price * (1.0 + 1e-7) {
-                found.push((worth / price.max(1.0), mix, price));
-            }
-        }
-        // Scaled down by the worst offering the values are feasible.
-        lower = lower.max(total / worst);
-        if found.is_empty() || total / worst > total * 0.9999 {
-            break;
-        }
-        found.sort_by(|a, b| b.0.total_cmp(&a.0));
-        found.truncate(PER_ROUND);
-        cuts.extend(found.into_iter().map(|(_, mix, price)| (mix, price)));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "rounded down, which keeps it a bound")]
-    MicroDollarsPerHour((lower * (1.0 - 1e-9)).floor() as i64)
+    kept.into_values().flatten().collect()
 }
 
 /// What the demand costs if resources could be bought by the drop.
-fn plain(model: &Model<'_, '_>, groups: &[(usize, f64)], columns: &[usize]) -> f64 {
-    let prices = prices(model, groups, columns);
+fn plain(model: &Model<'_, '_>, parts: &[Part], columns: &[usize]) -> f64 {
+    let prices = prices(model, parts, columns);
     let worth = |group: usize| -> f64 {
         model.groups[group].request.iter().zip(&prices).map(|(one, price)| one * price).sum()
     };
-    groups.iter().map(|(group, count)| worth(*group) * count).sum::<f64>() * (1.0 - 1e-7)
+    parts.iter().map(|part| worth(part.group) * part.count).sum::<f64>() * (1.0 - 1e-7)
 }
 
 /// Prices of resources at which no column is worth more than it costs, and the demand the most.
 #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53")]
-pub(super) fn prices(
-    model: &Model<'_, '_>,
-    groups: &[(usize, f64)],
-    columns: &[usize],
-) -> Vec<f64> {
+fn prices(model: &Model<'_, '_>, parts: &[Part], columns: &[usize]) -> Vec<f64> {
     let dims = model.compiled.offers.dims.len();
     let mut total = vec![0.0_f64; dims];
-    for (group, count) in groups {
-        let request = &model.groups[*group].request;
-        total.iter_mut().zip(request).for_each(|(all, one)| *all += one * count);
+    for part in parts {
+        let request = &model.groups[part.group].request;
+        total.iter_mut().zip(request).for_each(|(all, one)| *all += one * part.count);
     }
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let vars: Vec<_> = total.iter().map(|_| lp.add_var(1.0, (0.0, f64::INFINITY))).collect();
@@ -151,13 +239,13 @@ pub(super) fn prices(
     each.collect()
 }
 
-/// How many pods of a group a node of the column holds, whole ones.
-fn fit(model: &Model<'_, '_>, column: usize, group: usize) -> f64 {
-    let of = &model.groups[group];
-    if !model.compiled.sets.get(of.wide).contains(column) {
+/// How many pods of a part a node of the column holds, whole ones.
+fn fit(model: &Model<'_, '_>, column: usize, part: &Part) -> f64 {
+    let of = &model.groups[part.group];
+    if !model.compiled.sets.get(part.set).contains(column) {
         return 0.0;
     }
-    let mut most = f64::from(of.per_node);
+    let mut most = f64::from(of.per_node).min(part.count);
     for (asked, room) in
         of.request.iter().zip(&model.rooms[model.compiled.offers.columns[column].room])
     {
@@ -168,47 +256,52 @@ fn fit(model: &Model<'_, '_>, column: usize, group: usize) -> f64 {
     most
 }
 
-fn duals(groups: &[(usize, f64)], cuts: &[(Mix, f64)]) -> Option<Vec<f64>> {
-    let mut lp = Lp::new(OptimizationDirection::Maximize);
-    let vars: Vec<_> =
-        groups.iter().map(|(_, count)| lp.add_var(*count, (0.0, f64::INFINITY))).collect();
-    for (mix, price) in cuts {
-        let terms: Vec<_> = mix.iter().map(|(at, n)| (vars[*at], *n)).collect();
-        lp.add_constraint(&*terms, ComparisonOp::Le, *price);
-    }
-    let solution = solved(&lp)?;
-    Some(vars.iter().map(|var| solution[*var].max(0.0)).collect())
-}
-
-/// The most value that a node of the column can hold when pods may be split, and the mix.
+/// The most value that a node of the column can hold when pods may be split, and the mix. `None` where
+/// the program has no answer.
 fn fullest(
     model: &Model<'_, '_>,
     column: usize,
-    groups: &[(usize, f64)],
+    parts: &[Part],
     values: &[f64],
 ) -> Option<(f64, Mix)> {
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let mut vars = Vec::new();
-    for (at, (group, count)) in groups.iter().enumerate() {
-        let most = fit(model, column, *group).min(*count);
+    for (at, part) in parts.iter().enumerate() {
+        let most = fit(model, column, part);
         if most > 0.0 && values[at] > 0.0 {
-            vars.push((at, *group, lp.add_var(values[at], (0.0, most))));
+            vars.push((at, part.group, lp.add_var(values[at], (0.0, most))));
         }
     }
     if vars.is_empty() {
-        return None;
+        return Some((0.0, Mix::new()));
     }
     let room = &model.rooms[model.compiled.offers.columns[column].room];
     for (dim, room) in room.iter().enumerate() {
         // Shares of the room keep the program's numbers near one.
         let scale = room.max(1.0);
+        let share = |group: usize| model.groups[group].request[dim] / scale;
         let terms: Vec<_> = vars
             .iter()
-            .map(|(_, group, var)| (*var, model.groups[*group].request[dim] / scale))
+            .map(|(_, group, var)| (*var, share(*group)))
             .filter(|(_, part)| *part > 0.0)
             .collect();
         if !terms.is_empty() {
             lp.add_constraint(&*terms, ComparisonOp::Le, 1.0);
+        }
+        // Of pods that ask more than a third of the room there are two at most, whatever they are,
+        // and so on.
+        let mut before = 0;
+        for most in 1..=MOST_TOGETHER {
+            let large = 1.0 / f64::from(most + 1) + 1e-9;
+            let terms: Vec<_> = terms
+                .iter()
+                .filter(|(_, share)| *share > large)
+                .map(|(var, _)| (*var, 1.0))
+                .collect();
+            if terms.len() > before.max(1) {
+                before = terms.len();
+                lp.add_constraint(&*terms, ComparisonOp::Le, f64::from(most));
+            }
         }
     }
     let solution = solved(&lp)?;

@@ -68,6 +68,8 @@ pub(super) struct Shape {
     pub(super) pinned: Vec<(usize, usize)>,
     /// Pods when they were pinned.
     pub(super) size: u32,
+    /// Of these, so many are in the domain in any plan that spreads them over the same domains.
+    pub(super) floor: u32,
     /// Why no domain is left for it.
     pub(super) blocked: Option<Reason>,
     /// Shapes that were cut from one have the same origin.
@@ -214,6 +216,13 @@ impl Offers {
             if slot.pool.requirements.conflict(&instance.requirements).is_some() {
                 continue;
             }
+            let daemons = daemon_requests(problem, pool, instance);
+            let left = instance.allocatable().minus(&daemons);
+            // A node that its DaemonSets overfill is bought for nobody, though a pod that asks for nothing
+            // could be bound to it.
+            if left.iter().any(|(_, left)| left < 0) {
+                continue;
+            }
             let room = self.rooms.len();
             let before = self.columns.len();
             for (offering_index, offering) in instance.offerings.iter().enumerate() {
@@ -235,8 +244,7 @@ impl Offers {
                 }
             }
             if self.columns.len() > before {
-                let daemons = daemon_requests(problem, pool, instance);
-                let mut room = self.vector(&instance.allocatable().minus(&daemons));
+                let mut room = self.vector(&left);
                 let first = self.first_driver();
                 for (driver, left) in self.limits.of_type(instance).enumerate() {
                     room[first + driver] = left.max(0);
@@ -414,6 +422,7 @@ impl<'a> Compiled<'a> {
                 rules: Arc::new(rules),
                 host: Host::default(),
                 custom: admitted.custom,
+                floor: 0,
                 pinned: Vec::new(),
                 size: 0,
                 blocked: None,

@@ -115,6 +115,13 @@ pub(super) fn assign(compiled: &mut Compiled<'_>, caps: &Caps) {
         planner.place(shape);
     }
     let mut out = planner.out;
+    for shape in &mut out {
+        // Where others are counted too, these may be out of balance.
+        let own = |spread: &Spread| planner.planned[spread.counter as usize].len() == 1;
+        if !shape.rules.spreads.iter().filter(|spread| spread.key.is_some()).all(own) {
+            shape.floor = 0;
+        }
+    }
     out.sort_by_key(|shape| shape.origin);
     compiled.shapes = out;
 }
@@ -391,9 +398,11 @@ impl Planner<'_, '_> {
             left -= count;
             start = false;
         }
+        let floor = if rest.pinned.is_empty() { balance(local, open, &shares) } else { 0 };
         for (domain, count) in shares.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             let mut piece = rest.clone();
             piece.demands.clear();
+            piece.floor = floor;
             rest.take(count, |demand, taken| piece.demands.push((demand, taken)));
             self.pin(&mut piece, local.key, &[domain]);
             next.push(piece);
@@ -502,4 +511,23 @@ impl Planner<'_, '_> {
         shape.columns = self.compiled.sets.add(FixedBitSet::with_capacity(columns));
         shape.nodes = self.compiled.sets.add(FixedBitSet::with_capacity(nodes));
     }
+}
+
+/// Pods that each domain has at least, whoever shares so many out under one spread over domains that
+/// have none yet; 0 where that is not the whole story.
+fn balance(local: &Local, open: &[Option<i64>], shares: &[u32]) -> u32 {
+    let [(spread, there)] = &local.spreads[..] else { return 0 };
+    let named = open.len() - 1;
+    let empty = there.iter().zip(open).all(|(there, open)| match there {
+        None => true,
+        Some(count) => *count == 0 && open.is_some(),
+    });
+    if !empty || !spread.own {
+        return 0;
+    }
+    let domains = i64::try_from(open[..named].iter().flatten().count()).unwrap_or(i64::MAX);
+    let pods: i64 = shares.iter().map(|n| i64::from(*n)).sum();
+    // The others have at most `skew` more than the emptiest.
+    let above = pods.saturating_sub(spread.skew.saturating_mul(domains - 1)).max(0);
+    u32::try_from((above + domains - 1) / domains.max(1)).unwrap_or(0)
 }

@@ -4,6 +4,8 @@
 //! duals what a pod of each group is worth. Patterns are found by filling nodes with the most value, in
 //! several views of which resource is scarce, since no single one finds the best fill of every node.
 
+use indexmap::IndexSet;
+
 use super::fill::{Scratch, Start};
 use super::lp::Cover;
 use super::model::price;
@@ -34,6 +36,9 @@ pub(super) type Mix = Vec<(usize, u32)>;
 /// A column with the pods of one node.
 pub(super) type Pattern = (usize, Mix);
 
+/// Patterns that are known, each once.
+pub(super) type Pool = IndexSet<Pattern>;
+
 /// How hard to look for patterns.
 #[derive(Clone, Debug)]
 pub(super) struct Effort {
@@ -52,13 +57,67 @@ impl Effort {
     }
 }
 
+/// Patterns as the program sees them: what each covers of which rows, and what it costs.
+///
+/// They are looked at again and again, so they lie side by side.
+#[derive(Default)]
+struct Sheet {
+    /// Position in the pool, cost, and where the terms end.
+    entries: Vec<(usize, f64, usize)>,
+    /// `(row, pods)`.
+    terms: Vec<(usize, f64)>,
+    /// How much of the pool was taken in.
+    known: usize,
+}
+
+impl Sheet {
+    /// Takes in what is new in the pool. Patterns that cover nothing of the rows are left out.
+    fn extend(&mut self, packer: &Packer<'_, '_, '_>, pool: &Pool, row_of: &[usize]) {
+        for (name, (column, counts)) in pool.iter().enumerate().skip(self.known) {
+            let before = self.terms.len();
+            let open = counts.iter().filter(|(group, _)| row_of[*group] != usize::MAX);
+            self.terms.extend(open.map(|(group, n)| {
+                (row_of[*group], f64::from((*n).min(packer.group_left[*group])))
+            }));
+            if self.terms.len() > before {
+                let cost = price(packer.model.compiled, *column);
+                self.entries.push((name, cost, self.terms.len()));
+            }
+        }
+        self.known = pool.len();
+    }
+
+    /// Takes the patterns into the basis that are worth more than they cost.
+    fn enter(&self, cover: &mut Cover) -> bool {
+        let mut entered = false;
+        for _ in 0..PASSES {
+            let mut again = false;
+            let mut start = 0;
+            for (name, cost, end) in &self.entries {
+                let covered = &self.terms[start..*end];
+                start = *end;
+                let values = cover.values();
+                let worth: f64 = covered.iter().map(|(row, n)| values[*row] * n).sum();
+                if worth > cost * (1.0 + GAIN) {
+                    again |= cover.enter(*name, *cost, covered);
+                }
+            }
+            entered |= again;
+            if !again {
+                break;
+            }
+        }
+        entered
+    }
+}
+
 impl Packer<'_, '_, '_> {
     /// Values groups by the relaxation of what is left. `pool` holds the patterns that are known, and
     /// gets the new ones. Gives the patterns to buy, by position in the pool, with their copies.
     pub(super) fn relax(
         &mut self,
         columns: &[usize],
-        pool: &mut Vec<Pattern>,
+        pool: &mut Pool,
         effort: &Effort,
         scratch: &mut Scratch,
     ) -> Vec<(usize, f64)> {
@@ -74,14 +133,15 @@ impl Packer<'_, '_, '_> {
             row_of[group] = rows.len();
             rows.push(group);
             demand.push(f64::from(*left));
-            singles.push((pool.len(), price(model.compiled, column), fit));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            pool.push((column, vec![(group, fit as u32)]));
+            let (name, _) = pool.insert_full((column, vec![(group, fit as u32)]));
+            singles.push((name, price(model.compiled, column), fit));
         }
         if rows.len() < 2 {
             return Vec::new();
         }
         let mut cover = Cover::new(&demand, &singles);
+        let mut sheet = Sheet::default();
         let mut values = std::mem::take(&mut self.values);
         let views = if effort.views { self.views() } else { vec![Vec::new()] };
         let mut hot = vec![false; columns.len()];
@@ -91,7 +151,8 @@ impl Packer<'_, '_, '_> {
             if effort.hurry.settled() {
                 break;
             }
-            if self.enter(&mut cover, pool, &row_of) {
+            sheet.extend(self, pool, &row_of);
+            if sheet.enter(&mut cover) {
                 for (row, value) in cover.values().iter().enumerate() {
                     values[rows[row]] = value.max(0.0);
                 }
@@ -131,36 +192,13 @@ impl Packer<'_, '_, '_> {
             pool.extend(found.into_iter().take(PER_ROUND).map(|(_, pattern)| pattern));
         }
         scratch.view.clear();
-        self.enter(&mut cover, pool, &row_of);
+        sheet.extend(self, pool, &row_of);
+        sheet.enter(&mut cover);
         for (row, value) in cover.values().iter().enumerate() {
             values[rows[row]] = value.max(0.0);
         }
         self.values = values;
         cover.patterns().collect()
-    }
-
-    /// Takes the patterns of the pool into the basis that are worth more than they cost.
-    fn enter(&self, cover: &mut Cover, pool: &[Pattern], row_of: &[usize]) -> bool {
-        let mut entered = false;
-        for _ in 0..PASSES {
-            let mut again = false;
-            for (name, (column, counts)) in pool.iter().enumerate() {
-                let pods = counts.iter().filter(|(group, _)| row_of[*group] != usize::MAX);
-                let covered = pods.map(|(group, n)| {
-                    (row_of[*group], f64::from((*n).min(self.group_left[*group])))
-                });
-                let cost = price(self.model.compiled, *column);
-                let worth: f64 = covered.clone().map(|(row, n)| cover.values()[row] * n).sum();
-                if worth > cost * (1.0 + GAIN) {
-                    again |= cover.enter(name, cost, &covered.collect::<Vec<_>>());
-                }
-            }
-            entered |= again;
-            if !again {
-                break;
-            }
-        }
-        entered
     }
 
     /// Weights of resources: all alike, and each of those that are asked more or less than the others.
@@ -187,7 +225,7 @@ impl Packer<'_, '_, '_> {
     pub(super) fn dive(
         &mut self,
         columns: &[usize],
-        pool: &mut Vec<Pattern>,
+        pool: &mut Pool,
         effort: &Effort,
         scratch: &mut Scratch,
     ) {
@@ -208,7 +246,7 @@ impl Packer<'_, '_, '_> {
     pub(super) fn open_whole(
         &mut self,
         amounts: &[(usize, f64)],
-        pool: &[Pattern],
+        pool: &Pool,
         scratch: &mut Scratch,
     ) -> bool {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
@@ -231,7 +269,7 @@ impl Packer<'_, '_, '_> {
     fn open_nearest(
         &mut self,
         amounts: &[(usize, f64)],
-        pool: &[Pattern],
+        pool: &Pool,
         scratch: &mut Scratch,
     ) -> bool {
         let mut order: Vec<&(usize, f64)> = amounts.iter().filter(|(_, a)| *a > 1e-6).collect();

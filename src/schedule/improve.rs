@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::fill::Scratch;
-use super::generate::{Effort, Pattern, REMAINS};
+use super::generate::{Effort, Pool, REMAINS};
 use super::host::State;
 use super::pack::{Open, Packer};
 use super::problem::Options;
@@ -59,7 +59,7 @@ pub(super) fn improve(packer: &mut Packer<'_, '_, '_>, options: &Options, scratc
         by_weight.iter().map(|(_, columns)| values(packer, columns)).collect();
     let rounds = options.improve.min(MOST_ROUNDS) as usize;
     let mut effort = Effort { rounds, views: true, hurry: options.hurry.clone() };
-    let mut pools: Vec<Option<Vec<Pattern>>> = Vec::new();
+    let mut pools: Vec<Option<Pool>> = Vec::new();
     for (weight_now, columns) in &by_weight {
         let of = |column: usize| weight(column) == *weight_now;
         pools.push(deepen(packer, columns, &effort, of, scratch));
@@ -129,7 +129,7 @@ fn recreate(
         }
     }
     if rng.random_bool(0.5) && trial.few() {
-        trial.cover_relaxed(columns, &mut Vec::new(), &Effort::quick(), scratch);
+        trial.cover_relaxed(columns, &mut Pool::new(), &Effort::quick(), scratch);
     } else {
         trial.cover(columns, scratch);
     }
@@ -142,7 +142,7 @@ fn deepen(
     effort: &Effort,
     of: impl Fn(usize) -> bool,
     scratch: &mut Scratch,
-) -> Option<Vec<Pattern>> {
+) -> Option<Pool> {
     let mut deep = packer.clone();
     let mine: Vec<usize> = (0..deep.open.len()).filter(|at| of(deep.open[*at].column)).collect();
     let mut pool = deep.patterns(0);

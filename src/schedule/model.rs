@@ -35,6 +35,8 @@ pub(super) struct Group {
     pub(super) set: usize,
     /// Set of columns before domains were decided.
     pub(super) wide: usize,
+    /// Pods that no other choice of domains could take from the set.
+    pub(super) floor: u32,
     pub(super) items: Vec<usize>,
     /// Whether neighbours matter.
     pub(super) ruled: bool,
@@ -121,6 +123,7 @@ impl<'c, 'p> Model<'c, 'p> {
                     request: shape.request.iter().map(|n| *n as f64).collect(),
                     set: shape.columns,
                     wide: shape.wide,
+                    floor: 0,
                     items: Vec::new(),
                     ruled: kind > 0,
                     custom: shape.custom,
@@ -139,6 +142,10 @@ impl<'c, 'p> Model<'c, 'p> {
             });
             items[item].shapes.push(index);
             counts[item] += left;
+            if !shape.whole {
+                let gone = shape.size.saturating_sub(left);
+                groups[group].floor += shape.floor.saturating_sub(gone).min(left);
+            }
         }
         for group in &mut groups {
             let caps = &items[group.items[0]].host.caps;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::fill::{Scratch, Start};
-use super::generate::{Effort, Pattern};
+use super::generate::{Effort, Pool};
 use super::model::{Model, price};
 use super::seed::Seed;
 use crate::model::requirement::Requirements;
@@ -131,7 +131,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     pub(super) fn cover_relaxed(
         &mut self,
         columns: &[usize],
-        pool: &mut Vec<Pattern>,
+        pool: &mut Pool,
         effort: &Effort,
         scratch: &mut Scratch,
     ) {
@@ -147,7 +147,7 @@ impl<'m, 'c, 'p> Packer<'m, 'c, 'p> {
     }
 
     /// The patterns of open nodes from position `first` on.
-    pub(super) fn patterns(&self, first: usize) -> Vec<Pattern> {
+    pub(super) fn patterns(&self, first: usize) -> Pool {
         let pattern = |open: &Open| {
             let mut counts: BTreeMap<usize, u32> = BTreeMap::new();
             for (item, n) in &open.pods {

@@ -70,7 +70,7 @@ fn attempt(
         if !buyer.short.is_empty() {
             unplaced.fill(u32::MAX);
         }
-        solution.lower_bound = Some(bound::lower_bound(&model, &unplaced));
+        solution.lower_bound = Some(bound::lower_bound(&model, &unplaced, &packer.patterns(0)));
     }
     solution
         .new_nodes

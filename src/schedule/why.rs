@@ -74,8 +74,11 @@ fn of_pool(
     if let Some(reason) = too_large(compiled, shape, index, &labelled) {
         return reason;
     }
-    let large: Vec<&&Arc<InstanceType>> =
-        labelled.iter().filter(|i| shape.pod.requests.fits(&room(compiled, index, i))).collect();
+    let fits = |instance: &&&Arc<InstanceType>| {
+        let room = room(compiled, index, instance);
+        overfull(&room).is_none() && shape.pod.requests.fits(&room)
+    };
+    let large: Vec<&&Arc<InstanceType>> = labelled.iter().filter(fits).collect();
     let buyable: Vec<usize> = compiled
         .sets
         .get(shape.wide)
@@ -156,13 +159,27 @@ fn room(compiled: &Compiled<'_>, pool: usize, instance: &InstanceType) -> Resour
     instance.allocatable().minus(&daemon_requests(compiled.problem, pool, instance))
 }
 
+/// The resource of which DaemonSets ask more than there is.
+fn overfull(room: &Resources) -> Option<&str> {
+    room.iter().find(|(_, left)| *left < 0).map(|(name, _)| name)
+}
+
 fn too_large(
     compiled: &Compiled<'_>,
     shape: &Shape,
     pool: usize,
     types: &[&Arc<InstanceType>],
 ) -> Option<Reason> {
-    let rooms: Vec<Resources> = types.iter().map(|i| room(compiled, pool, i)).collect();
+    let mut rooms: Vec<Resources> = types.iter().map(|i| room(compiled, pool, i)).collect();
+    if let Some(name) = rooms.iter().map(overfull).min().flatten() {
+        // The DaemonSets alone are too large for every type.
+        let most = types.iter().map(|i| i.allocatable().get(name)).max().unwrap_or(0);
+        let asked =
+            rooms.iter().zip(types).map(|(room, i)| i.allocatable().get(name) - room.get(name));
+        let asked = asked.min().unwrap_or(0).saturating_add(shape.pod.requests.get(name));
+        return Some(Reason::TooLarge { resource: name.to_owned(), asked, most });
+    }
+    rooms.retain(|room| overfull(room).is_none());
     if rooms.iter().any(|room| shape.pod.requests.fits(room)) {
         return None;
     }

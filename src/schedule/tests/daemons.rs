@@ -65,3 +65,19 @@ fn the_checker_sees_daemon_sets() {
     let found = check::check(&bad, &solution);
     assert!(found.iter().any(|v| v.message.contains("keep apart")), "{found:?}");
 }
+
+#[test]
+fn nodes_hold_their_daemon_sets_whatever_pods_ask() {
+    // 6 GiB beside a pod that asks for no memory at all.
+    let large = || pod(&requests("100m", "6Gi"), r#""labels":{"app":"agent"},"#);
+    let thin = || pod(r#""containers":[{"name":"c","resources":{"requests":{"cpu":"100m"}}}]"#, "");
+    let problem =
+        |daemon| Problem { daemons: vec![daemon], ..problem(&[(1, thin())], vec![on_demand()]) };
+    let solution = solved(&problem(large()));
+    assert_eq!(solution.new_nodes.len(), 1);
+    let huge = pod(&requests("100m", "9000Gi"), r#""labels":{"app":"agent"},"#);
+    let solution = solved(&problem(huge));
+    assert!(solution.new_nodes.is_empty());
+    let told = solution.unplaced[0].reasons.to_string();
+    assert!(told.contains("no instance type is large enough: memory 9000Gi is asked"), "{told}");
+}
