@@ -212,11 +212,12 @@ fn prices(model: &Model<'_, '_>, parts: &[Part], columns: &[usize]) -> Vec<f64> 
     let mut lp = Lp::new(OptimizationDirection::Maximize);
     let vars: Vec<_> = total.iter().map(|_| lp.add_var(1.0, (0.0, f64::INFINITY))).collect();
     for &column in columns {
-        // Shares of the whole demand keep the program's numbers near one.
+        // Shares of the whole demand, of which a node can use no more, keep the program's numbers near
+        // one.
         let room = &model.rooms[model.compiled.offers.columns[column].room];
         let terms: Vec<_> = (0..dims)
             .filter(|dim| total[*dim] > 0.0 && room[*dim] > 0.0)
-            .map(|dim| (vars[dim], room[dim] / total[dim]))
+            .map(|dim| (vars[dim], (room[dim] / total[dim]).min(1.0)))
             .collect();
         lp.add_constraint(
             &*terms,
