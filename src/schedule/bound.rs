@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use microlp::{ComparisonOp, OptimizationDirection, Problem as Lp, SolveOutcome};
 
 use super::generate::{Pattern, Pool};
-use super::lp::Cover;
+use super::lp::{Cover, Sheet};
 use super::model::Model;
 use crate::model::money::MicroDollarsPerHour;
 
@@ -71,17 +71,11 @@ pub(super) fn lower_bound(
     }
     let demand: Vec<f64> = parts.iter().map(|part| part.count).collect();
     let mut cover = Cover::new(&demand, &singles);
-    // Mixes that left the basis may be worth more than they cost again.
-    let mut mixes: Vec<(usize, Mix)> = known(&parts, packed);
-    let enter = |cover: &mut Cover, mixes: &[(usize, Mix)]| {
-        for _ in 0..PASSES {
-            let enters = |(column, mix): &&(usize, Mix)| cover.enter(0, price(*column), mix);
-            if mixes.iter().filter(enters).count() == 0 {
-                break;
-            }
-        }
-    };
-    enter(&mut cover, &mixes);
+    let mut sheet = Sheet::default();
+    for (column, mix) in known(&parts, packed) {
+        sheet.push(0, price(column), mix);
+    }
+    sheet.enter(&mut cover, 0.0, PASSES);
     let mut hot: Vec<usize> = Vec::new();
     for round in 0..=ROUNDS * (HOT_ROUNDS + 1) {
         let all = round % (HOT_ROUNDS + 1) == 0;
@@ -112,9 +106,11 @@ pub(super) fn lower_bound(
         }
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
         hot.clear();
-        hot.extend(found.iter().map(|(_, column, _)| *column));
-        mixes.extend(found.into_iter().map(|(_, column, mix)| (column, mix)));
-        enter(&mut cover, &mixes);
+        for (_, column, mix) in found {
+            hot.push(column);
+            sheet.push(0, price(column), mix);
+        }
+        sheet.enter(&mut cover, 0.0, PASSES);
     }
     rounded(lower)
 }

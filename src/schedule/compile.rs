@@ -216,13 +216,6 @@ impl Offers {
             if slot.pool.requirements.conflict(&instance.requirements).is_some() {
                 continue;
             }
-            let daemons = daemon_requests(problem, pool, instance);
-            let left = instance.allocatable().minus(&daemons);
-            // A node that its DaemonSets overfill is bought for nobody, though a pod that asks for nothing
-            // could be bound to it.
-            if left.iter().any(|(_, left)| left < 0) {
-                continue;
-            }
             let room = self.rooms.len();
             let before = self.columns.len();
             for (offering_index, offering) in instance.offerings.iter().enumerate() {
@@ -244,6 +237,12 @@ impl Offers {
                 }
             }
             if self.columns.len() > before {
+                let daemons = daemon_requests(problem, pool, instance);
+                let left = instance.allocatable().minus(&daemons);
+                if feasible::overfull(&left).is_some() {
+                    self.columns.truncate(before);
+                    continue;
+                }
                 let mut room = self.vector(&left);
                 let first = self.first_driver();
                 for (driver, left) in self.limits.of_type(instance).enumerate() {

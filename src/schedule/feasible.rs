@@ -138,6 +138,17 @@ pub(super) fn daemon_requests(
     total
 }
 
+/// What a new node of a pool and type leaves beside its DaemonSets.
+pub(super) fn room(problem: &Problem, pool: usize, instance: &InstanceType) -> Resources {
+    instance.allocatable().minus(&daemon_requests(problem, pool, instance))
+}
+
+/// A resource of which the DaemonSets alone ask more than there is. Such a node is bought for nobody,
+/// though a pod that asks for nothing could be bound to it.
+pub(super) fn overfull(room: &Resources) -> Option<&str> {
+    room.iter().find(|(_, left)| *left < 0).map(|(name, _)| name)
+}
+
 /// Whether some offering of the type is in a zone that both the pool and the alternative admit.
 fn zones_meet(
     pool: Option<&Requirement>,

@@ -7,7 +7,7 @@
 use indexmap::IndexSet;
 
 use super::fill::{Scratch, Start};
-use super::lp::Cover;
+use super::lp::{Cover, Sheet};
 use super::model::price;
 use super::pack::Packer;
 use super::problem::Hurry;
@@ -57,60 +57,6 @@ impl Effort {
     }
 }
 
-/// Patterns as the program sees them: what each covers of which rows, and what it costs.
-///
-/// They are looked at again and again, so they lie side by side.
-#[derive(Default)]
-struct Sheet {
-    /// Position in the pool, cost, and where the terms end.
-    entries: Vec<(usize, f64, usize)>,
-    /// `(row, pods)`.
-    terms: Vec<(usize, f64)>,
-    /// How much of the pool was taken in.
-    known: usize,
-}
-
-impl Sheet {
-    /// Takes in what is new in the pool. Patterns that cover nothing of the rows are left out.
-    fn extend(&mut self, packer: &Packer<'_, '_, '_>, pool: &Pool, row_of: &[usize]) {
-        for (name, (column, counts)) in pool.iter().enumerate().skip(self.known) {
-            let before = self.terms.len();
-            let open = counts.iter().filter(|(group, _)| row_of[*group] != usize::MAX);
-            self.terms.extend(open.map(|(group, n)| {
-                (row_of[*group], f64::from((*n).min(packer.group_left[*group])))
-            }));
-            if self.terms.len() > before {
-                let cost = price(packer.model.compiled, *column);
-                self.entries.push((name, cost, self.terms.len()));
-            }
-        }
-        self.known = pool.len();
-    }
-
-    /// Takes the patterns into the basis that are worth more than they cost.
-    fn enter(&self, cover: &mut Cover) -> bool {
-        let mut entered = false;
-        for _ in 0..PASSES {
-            let mut again = false;
-            let mut start = 0;
-            for (name, cost, end) in &self.entries {
-                let covered = &self.terms[start..*end];
-                start = *end;
-                let values = cover.values();
-                let worth: f64 = covered.iter().map(|(row, n)| values[*row] * n).sum();
-                if worth > cost * (1.0 + GAIN) {
-                    again |= cover.enter(*name, *cost, covered);
-                }
-            }
-            entered |= again;
-            if !again {
-                break;
-            }
-        }
-        entered
-    }
-}
-
 impl Packer<'_, '_, '_> {
     /// Values groups by the relaxation of what is left. `pool` holds the patterns that are known, and
     /// gets the new ones. Gives the patterns to buy, by position in the pool, with their copies.
@@ -141,7 +87,7 @@ impl Packer<'_, '_, '_> {
             return Vec::new();
         }
         let mut cover = Cover::new(&demand, &singles);
-        let mut sheet = Sheet::default();
+        let (mut sheet, mut known) = (Sheet::default(), 0);
         let mut values = std::mem::take(&mut self.values);
         let views = if effort.views { self.views() } else { vec![Vec::new()] };
         let mut hot = vec![false; columns.len()];
@@ -151,8 +97,8 @@ impl Packer<'_, '_, '_> {
             if effort.hurry.settled() {
                 break;
             }
-            sheet.extend(self, pool, &row_of);
-            if sheet.enter(&mut cover) {
+            known = self.note(&mut sheet, pool, known, &row_of);
+            if sheet.enter(&mut cover, GAIN, PASSES) {
                 for (row, value) in cover.values().iter().enumerate() {
                     values[rows[row]] = value.max(0.0);
                 }
@@ -192,13 +138,25 @@ impl Packer<'_, '_, '_> {
             pool.extend(found.into_iter().take(PER_ROUND).map(|(_, pattern)| pattern));
         }
         scratch.view.clear();
-        sheet.extend(self, pool, &row_of);
-        sheet.enter(&mut cover);
+        self.note(&mut sheet, pool, known, &row_of);
+        sheet.enter(&mut cover, GAIN, PASSES);
         for (row, value) in cover.values().iter().enumerate() {
             values[rows[row]] = value.max(0.0);
         }
         self.values = values;
         cover.patterns().collect()
+    }
+
+    /// Adds the patterns of the pool from position `known` on, as far as their pods are left. Gives the
+    /// next position.
+    fn note(&self, sheet: &mut Sheet, pool: &Pool, known: usize, row_of: &[usize]) -> usize {
+        for (name, (column, counts)) in pool.iter().enumerate().skip(known) {
+            let open = counts.iter().filter(|(group, _)| row_of[*group] != usize::MAX);
+            let covered = open
+                .map(|(group, n)| (row_of[*group], f64::from((*n).min(self.group_left[*group]))));
+            sheet.push(name, price(self.model.compiled, *column), covered);
+        }
+        pool.len()
     }
 
     /// Weights of resources: all alike, and each of those that are asked more or less than the others.

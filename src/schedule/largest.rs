@@ -22,8 +22,7 @@ pub fn largest_rooms(pools: Vec<PoolSlot>, daemons: Vec<Arc<PodShape>>) -> Vec<R
         }
         let daemons = &offers.daemon_requests[column.room];
         let instance = &problem.pools[column.pool].types[column.type_index];
-        let mut room = instance.allocatable().minus(daemons);
-        room.clamp_to_zero();
+        let room = instance.allocatable().minus(daemons);
         if rooms.iter().any(|other| covers(other, &room)) {
             continue;
         }

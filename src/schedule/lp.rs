@@ -114,3 +114,54 @@ impl Cover {
         true
     }
 }
+
+/// Patterns that are known: what each covers of which rows, and what it costs. One that left the basis
+/// may be worth more than it costs again.
+///
+/// They are looked at again and again, so they lie side by side.
+#[derive(Default)]
+pub(super) struct Sheet {
+    /// Name, cost, and where the terms end.
+    entries: Vec<(usize, f64, usize)>,
+    /// `(row, units)`.
+    terms: Vec<(usize, f64)>,
+}
+
+impl Sheet {
+    /// Adds a pattern. One that covers nothing is left out.
+    pub(super) fn push(
+        &mut self,
+        name: usize,
+        cost: f64,
+        covered: impl IntoIterator<Item = (usize, f64)>,
+    ) {
+        let before = self.terms.len();
+        self.terms.extend(covered);
+        if self.terms.len() > before {
+            self.entries.push((name, cost, self.terms.len()));
+        }
+    }
+
+    /// Takes the patterns into the basis that are worth more than they cost by the part `gain`, in at
+    /// most so many passes over all of them. Whether there were any.
+    pub(super) fn enter(&self, cover: &mut Cover, gain: f64, passes: usize) -> bool {
+        let mut entered = false;
+        for _ in 0..passes {
+            let mut again = false;
+            let mut start = 0;
+            for (name, cost, end) in &self.entries {
+                let covered = &self.terms[start..*end];
+                start = *end;
+                let worth: f64 = covered.iter().map(|(row, n)| cover.values[*row] * n).sum();
+                if worth > cost * (1.0 + gain) {
+                    again |= cover.enter(*name, *cost, covered);
+                }
+            }
+            entered |= again;
+            if !again {
+                break;
+            }
+        }
+        entered
+    }
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::feasible::{daemon_requests, template_meets};
+use super::feasible::{overfull, room, template_meets};
 use super::problem::{Demand, Options, Problem};
 use super::solve::solve;
 use crate::model::labels;
@@ -358,10 +358,10 @@ fn most(problem: &Problem, pod: &PodShape, resource: &str) -> Option<i64> {
             if !labelled || instance.cheapest().is_none() {
                 continue;
             }
-            let room = instance.allocatable().minus(&daemon_requests(problem, at, instance));
+            let room = room(problem, at, instance);
             let mut rest = pod.requests.clone();
             rest.set(resource, 0);
-            if rest.fits(&room) {
+            if overfull(&room).is_none() && rest.fits(&room) {
                 best = best.max(Some(room.get(resource)));
             }
         }

@@ -18,7 +18,8 @@ pub struct Solution {
     pub relaxed: Vec<Relaxed>,
     /// Price of the new nodes with their volumes.
     pub cost: MicroDollarsPerHour,
-    /// A price that no solution can undercut, where [`Options::bound`](super::Options) asked.
+    /// A price that no solution over the same domains of required spreads can undercut, where
+    /// [`Options::bound`](super::Options) asked.
     pub lower_bound: Option<MicroDollarsPerHour>,
 }
 

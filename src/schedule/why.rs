@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compile::{Compiled, Shape};
 use super::daemons;
-use super::feasible::{daemon_requests, repelled};
+use super::feasible::{daemon_requests, overfull, repelled, room};
 use super::problem::{NodeSlot, PoolSlot};
 use super::reason::{Reason, Reasons};
 use super::topology::Kind;
@@ -75,7 +75,7 @@ fn of_pool(
         return reason;
     }
     let fits = |instance: &&&Arc<InstanceType>| {
-        let room = room(compiled, index, instance);
+        let room = room(compiled.problem, index, instance);
         overfull(&room).is_none() && shape.pod.requests.fits(&room)
     };
     let large: Vec<&&Arc<InstanceType>> = labelled.iter().filter(fits).collect();
@@ -155,28 +155,18 @@ fn rule(compiled: &Compiled<'_>, shape: &Shape) -> Option<Reason> {
     repelled.map(|counter| Reason::PodAntiAffinity { key: name(counter.key) })
 }
 
-fn room(compiled: &Compiled<'_>, pool: usize, instance: &InstanceType) -> Resources {
-    instance.allocatable().minus(&daemon_requests(compiled.problem, pool, instance))
-}
-
-/// The resource of which DaemonSets ask more than there is.
-fn overfull(room: &Resources) -> Option<&str> {
-    room.iter().find(|(_, left)| *left < 0).map(|(name, _)| name)
-}
-
 fn too_large(
     compiled: &Compiled<'_>,
     shape: &Shape,
     pool: usize,
     types: &[&Arc<InstanceType>],
 ) -> Option<Reason> {
-    let mut rooms: Vec<Resources> = types.iter().map(|i| room(compiled, pool, i)).collect();
+    let mut rooms: Vec<Resources> = types.iter().map(|i| room(compiled.problem, pool, i)).collect();
     if let Some(name) = rooms.iter().map(overfull).min().flatten() {
         // The DaemonSets alone are too large for every type.
         let most = types.iter().map(|i| i.allocatable().get(name)).max().unwrap_or(0);
-        let asked =
-            rooms.iter().zip(types).map(|(room, i)| i.allocatable().get(name) - room.get(name));
-        let asked = asked.min().unwrap_or(0).saturating_add(shape.pod.requests.get(name));
+        let daemons = types.iter().map(|i| daemon_requests(compiled.problem, pool, i).get(name));
+        let asked = daemons.min().unwrap_or(0).saturating_add(shape.pod.requests.get(name));
         return Some(Reason::TooLarge { resource: name.to_owned(), asked, most });
     }
     rooms.retain(|room| overfull(room).is_none());

@@ -131,3 +131,17 @@ fn a_request_is_lowered_only_where_that_helps() {
     impossible.pools[0].pool = Arc::new(pool);
     assert_eq!(nearest(&impossible), "", "nothing that the author can change helps");
 }
+
+#[test]
+fn a_node_that_its_daemon_sets_overfill_is_no_way_out() {
+    let mut slot = on_demand();
+    slot.types = [
+        instance("c.small", "amd64", 4, 16, 100_000),
+        instance("r.thin", "amd64", 1, 256, 100_000),
+    ]
+    .into();
+    let pod = asks("0", "100Gi", r#""nodeSelector":{"kubernetes.io/os":"linux"}"#);
+    let daemons = vec![sized("2", "1Gi")];
+    let problem = Problem { daemons, ..problem(&[(1, pod)], vec![slot]) };
+    assert_eq!(nearest(&problem), "its memory request were at most 15104Mi");
+}
