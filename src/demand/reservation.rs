@@ -11,14 +11,15 @@ use crate::model::workload::{Workload, WorkloadKind};
 /// money for nothing.
 pub const PATIENCE: i64 = 120;
 
-/// How long a workload that only admission has seen is believed to come, seconds. Another webhook
-/// or a quota may have refused it; the watch shows an object within milliseconds.
+/// How long a workload that only admission has seen is shown as one that may come, seconds. The
+/// watch shows an object within milliseconds.
 pub const TENTATIVE: i64 = 10;
 
 /// State of a reservation.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
-    /// Admission saw the object, the watch has not shown it yet.
+    /// Admission saw the object, the watch has not shown it yet. Nothing is bought for it: another
+    /// webhook or a quota may refuse it still.
     Tentative,
     /// The object exists and wants pods that are missing.
     #[default]
@@ -54,8 +55,8 @@ impl Reservation {
     /// Pods to keep room for.
     pub fn missing(&self) -> u32 {
         match self.phase {
-            Phase::Tentative | Phase::Confirmed => self.desired.saturating_sub(self.active),
-            Phase::Consumed | Phase::Expired | Phase::Stopped => 0,
+            Phase::Confirmed => self.desired.saturating_sub(self.active),
+            Phase::Tentative | Phase::Consumed | Phase::Expired | Phase::Stopped => 0,
         }
     }
 }
@@ -93,19 +94,20 @@ impl Ledger {
     ) {
         let mut next = BTreeMap::new();
         self.announced.retain(|_, (_, at)| now - *at <= TENTATIVE);
-        let mut shown = Vec::new();
+        let mut shown = BTreeSet::new();
+        let mut both = Vec::new();
         for workload in workloads {
-            if let Some((coming, _)) = self.announced.get(&workload.uid) {
-                if coming.generation > workload.generation {
-                    continue;
-                }
+            let announced = self.announced.get(&workload.uid);
+            if announced.is_some_and(|(coming, _)| coming.generation <= workload.generation) {
                 self.announced.remove(&workload.uid);
             }
-            shown.push(workload);
+            shown.insert(&workload.uid);
+            both.push((workload, false));
         }
         let announced = std::mem::take(&mut self.announced);
-        let coming = announced.values().map(|(workload, _)| (workload, true));
-        for (workload, tentative) in shown.into_iter().map(|shown| (shown, false)).chain(coming) {
+        let coming = announced.values().filter(|(workload, _)| !shown.contains(&workload.uid));
+        both.extend(coming.map(|(workload, _)| (workload, true)));
+        for (workload, tentative) in both {
             let managed = workload.owner.as_ref().is_some_and(|owner| &*owner.kind == "Deployment");
             let makes_pods =
                 !matches!(workload.kind, WorkloadKind::DaemonSet | WorkloadKind::CronJob);
@@ -200,23 +202,26 @@ mod tests {
     }
 
     #[test]
-    fn what_admission_saw_is_reserved_until_the_watch_shows_it_or_it_never_comes() {
+    fn nothing_is_bought_for_what_only_admission_saw() {
         let mut ledger = Ledger::default();
         let none = BTreeMap::new();
         ledger.announce(workload(100, 1), 0);
         ledger.observe(std::iter::empty(), &none, 1);
         assert_eq!(ledger.get("u").unwrap().phase, Phase::Tentative);
-        assert_eq!(ledger.get("u").unwrap().missing(), 100);
+        assert_eq!(ledger.get("u").unwrap().missing(), 0, "it may be refused still");
         assert_eq!(missing(&mut ledger, 100, 1, 0, 2), 100);
         assert_eq!(ledger.get("u").unwrap().phase, Phase::Confirmed);
-        // A change of scale that the watch has not shown counts; an older object does not undo it.
+        // A change of scale counts when the watch shows it; until then the object counts as it was.
         ledger.announce(workload(130, 2), 3);
-        assert_eq!(missing(&mut ledger, 100, 1, 100, 3), 30);
+        assert_eq!(missing(&mut ledger, 100, 1, 60, 3), 40);
         assert_eq!(missing(&mut ledger, 130, 2, 100, 4), 30);
         // One that never comes is forgotten.
-        ledger.announce(workload(500, 3), 5);
-        assert_eq!(missing(&mut ledger, 130, 2, 130, 5 + TENTATIVE), 370);
-        assert_eq!(missing(&mut ledger, 130, 2, 130, 6 + TENTATIVE), 0);
+        let mut ledger = Ledger::default();
+        ledger.announce(workload(500, 1), 5);
+        ledger.observe(std::iter::empty(), &none, 5 + TENTATIVE);
+        assert!(ledger.get("u").is_some());
+        ledger.observe(std::iter::empty(), &none, 6 + TENTATIVE);
+        assert!(ledger.get("u").is_none());
     }
 
     #[test]

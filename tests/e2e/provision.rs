@@ -59,11 +59,21 @@ async fn what_happens_can_be_followed() -> Result<()> {
 
     // A dry run reserves nothing and buys nothing.
     let bought = world.cloud.journal().of("CreateFleet").len();
-    let dry = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: dry}\nspec:\n  replicas: 90\n  \
-               selector: {matchLabels: {app: dry}}\n  template:\n    metadata: {labels: {app: dry}}\n    \
-               spec: {containers: [{name: c, image: c, resources: {requests: {cpu: 1, memory: 1Gi}}}]}\n";
+    let large = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: large}\nspec:\n  replicas: 90\n  \
+                 selector: {matchLabels: {app: large}}\n  template:\n    metadata: {labels: {app: large}}\n    \
+                 spec: {containers: [{name: c, image: c, resources: {requests: {cpu: 1, memory: 1Gi}}}]}\n";
     let args = ["apply", "--dry-run=server", "-n", &namespace, "-f", "-"];
-    world.plane.kubectl(&args, dry).await?;
+    world.plane.kubectl(&args, large).await?;
+
+    // Nor does what is refused after our webhook has seen it: quotas are looked at last.
+    let full = world.plane.namespace("full").await?;
+    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec:\n  \
+                 hard: {count/deployments.apps: 0}\n";
+    world.plane.kubectl(&["apply", "-n", &full, "-f", "-"], quota).await?;
+    let counted = "--for=jsonpath={.status.hard.count/deployments\\.apps}=0";
+    world.plane.kubectl(&["wait", "-n", &full, counted, "resourcequota/none"], "").await?;
+    let refused = world.plane.kubectl(&["apply", "-n", &full, "-f", "-"], large).await;
+    ensure!(refused.is_err_and(|error| format!("{error:#}").contains("exceeded quota")));
 
     // A pod of nobody that fits nowhere is told why.
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: huge}\nspec:\n  containers:\n  - {name: c, \
