@@ -15,8 +15,10 @@ pub mod termination;
 pub mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 pub use engine::{Engine, Message, Settings};
 
@@ -39,6 +41,8 @@ pub struct Context<A, C, K> {
     pub clock: Arc<K>,
     /// Metrics.
     pub metrics: crate::telemetry::Metrics,
+    /// Cancelled when the process is to end: tasks finish the call under way and begin no other.
+    pub stop: CancellationToken,
 }
 
 impl<A, C, K> Clone for Context<A, C, K> {
@@ -48,6 +52,7 @@ impl<A, C, K> Clone for Context<A, C, K> {
             cloud: Arc::clone(&self.cloud),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
         }
     }
 }
@@ -83,6 +88,11 @@ impl<A: ApiServer, C, K: Clock> Context<A, C, K> {
 }
 
 impl<A, C, K> Context<A, C, K> {
+    /// Waits before the next attempt; false when the process is to end and there is none.
+    pub async fn pause(&self, time: Duration) -> bool {
+        self.stop.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+    }
+
     /// Records how an operation on an object ended.
     pub fn record(&self, operation: &'static str, object: &str, outcome: &Outcome) {
         let label = match outcome {

@@ -29,7 +29,7 @@ use crate::policy;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::SharedRegistry;
 
-/// How long tasks may take to end after a signal.
+/// How long calls under way may take to end after a signal, and all else after them.
 const GRACE: Duration = Duration::from_secs(10);
 /// Lists of failed pods that may wait to be learned from.
 const FAILURES: usize = 64;
@@ -113,21 +113,17 @@ pub async fn serve(
         .map(|(namespace, name)| Election::new(kube.clone(), namespace, name, &options.identity));
     let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
     let api = Arc::new(Writer::new(&connection, fence.clone(), &options.identity));
-    let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone() };
+    let stop = cancel.clone();
+    let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone(), stop };
 
+    // Calls under way are finished before the lease goes to somebody else.
+    let (work, finished) = (TaskTracker::new(), CancellationToken::new());
     let (outbox, inbox) = mpsc::channel(QUEUE);
     let (lead, leads) = watch::channel(false);
     // Nanoseconds differ between processes, so that two leaders never make the same names.
     let seed = u64::try_from(clock.now().as_nanosecond() % i128::from(i64::MAX)).unwrap_or(0);
-    let decider = Engine::new(
-        context.clone(),
-        options.engine,
-        inbox,
-        outbox.clone(),
-        tracker.clone(),
-        cancel.clone(),
-        seed,
-    );
+    let decider =
+        Engine::new(context.clone(), options.engine, inbox, outbox.clone(), work.clone(), seed);
     let watches = Watches { client: kube, tracker: tracker.clone(), cancel: cancel.clone() };
     watches.cluster(&outbox, Message::Cluster);
     watches.classes(&outbox, Message::Classes);
@@ -188,13 +184,14 @@ pub async fn serve(
         }
     });
     tracker.spawn(tell_ready(snapshots, ready));
-    tracker.spawn(decider.run(leads));
+    work.spawn(decider.run(leads));
+    tracker.spawn(finish(work, cancel.clone(), finished.clone()));
 
     let lost = match &mut election {
         None => {
             lead.send_replace(true);
             metrics.leader.set(1);
-            cancel.cancelled().await;
+            finished.cancelled().await;
             false
         }
         Some(election) => {
@@ -203,7 +200,7 @@ pub async fn serve(
                 metrics.leader.set(1);
                 metrics.term.set(i64::try_from(fence.term()).unwrap_or(i64::MAX));
                 lead.send_replace(true);
-                election.hold(&cancel, || clock.now()).await
+                election.hold(&finished, || clock.now()).await
             } else {
                 false
             }
@@ -218,6 +215,16 @@ pub async fn serve(
         bail!("the lease was lost to another replica or could not be renewed");
     }
     Ok(())
+}
+
+/// Waits for the work under way when the process is to end, and says when it is done.
+async fn finish(work: TaskTracker, cancel: CancellationToken, finished: CancellationToken) {
+    cancel.cancelled().await;
+    work.close();
+    if tokio::time::timeout(GRACE, work.wait()).await.is_err() {
+        tracing::warn!(calls = work.len(), "calls under way did not end in time");
+    }
+    finished.cancel();
 }
 
 /// Says that the process is ready once it knows the cluster.

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Clock, Context, launch, lifecycle, reservations};
@@ -100,7 +99,6 @@ pub struct Engine<A, C, K> {
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
     tracker: TaskTracker,
-    cancel: CancellationToken,
     state: State,
     snapshot: watch::Sender<Arc<Snapshot>>,
     classes: watch::Sender<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
@@ -132,15 +130,14 @@ pub struct Engine<A, C, K> {
 }
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
-    /// A decider that reads from `inbox`; `outbox` is the same queue's other end. `seed` differs
-    /// between leaders, so that names of claims do too.
+    /// A decider that reads from `inbox`; `outbox` is the same queue's other end. `tracker` holds the
+    /// tasks that carry out. `seed` differs between leaders, so that names of claims do too.
     pub fn new(
         context: Context<A, C, K>,
         settings: Settings,
         inbox: mpsc::Receiver<Message>,
         outbox: mpsc::Sender<Message>,
         tracker: TaskTracker,
-        cancel: CancellationToken,
         seed: u64,
     ) -> Self {
         Self {
@@ -149,7 +146,6 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             inbox,
             outbox,
             tracker,
-            cancel,
             state: State::default(),
             snapshot: watch::Sender::new(Arc::default()),
             classes: watch::Sender::new(BTreeMap::new()),
@@ -194,7 +190,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         self.reservations.subscribe()
     }
 
-    /// Folds events without acting until `lead` is true, then decides until cancelled.
+    /// Folds events without acting until `lead` is true, then decides until the process is to end.
     pub async fn run(mut self, mut lead: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -203,7 +199,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             let leads = *lead.borrow();
             tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return,
+                () = self.context.stop.cancelled() => return,
                 changed = lead.changed() => {
                     if changed.is_err() {
                         return;
@@ -408,6 +404,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 return;
             }
         };
+        if self.context.stop.is_cancelled() {
+            return;
+        }
         self.tell_short(&missing.short, now);
         self.buy(missing.claims, first, now);
         if !plan.violations.is_empty() {
@@ -542,14 +541,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let cancel = self.cancel.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => {}
-                () = task => {}
-            }
-        });
+        self.tracker.spawn(task);
     }
 }
 

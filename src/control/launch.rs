@@ -242,11 +242,15 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
                             .await,
                     );
                 }
-                tokio::time::sleep(MOST_BACKOFF).await;
+                if !context.pause(MOST_BACKOFF).await {
+                    return;
+                }
             }
             Err(error @ (CloudError::Throttled { .. } | CloudError::Unknown { .. })) => {
                 context.record("launch", group.id, &Outcome::Failed(error.to_string()));
-                tokio::time::sleep(backoff).await;
+                if !context.pause(backoff).await {
+                    return;
+                }
                 backoff = (backoff * 2).min(MOST_BACKOFF);
             }
         }
@@ -369,7 +373,9 @@ async fn launched<A: ApiServer, C: Cloud, K: Clock>(
             Err(ApiError::NotFound | ApiError::NotLeading) => return,
             Err(error) => {
                 context.record("launched", &claim.name, &Outcome::Failed(error.to_string()));
-                tokio::time::sleep(backoff).await;
+                if !context.pause(backoff).await {
+                    return;
+                }
                 backoff = (backoff * 2).min(MOST_BACKOFF);
             }
         }

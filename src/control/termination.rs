@@ -30,11 +30,15 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
     claim: &Claim,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) {
-    if let Some(node) = node_of(&snapshots, claim)
-        && let Err(error) = drained(context, claim, &node, &mut snapshots).await
-    {
-        // Tried again when the claim is looked at next.
-        return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
+    if let Some(node) = node_of(&snapshots, claim) {
+        match drained(context, claim, &node, &mut snapshots).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // Tried again when the claim is looked at next.
+            Err(error) => {
+                return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
+            }
+        }
     }
     if let Err(error) = ended(context, claim).await {
         let message = format!("Failed to terminate the instance: {error}");
@@ -74,20 +78,21 @@ fn node_of(snapshots: &watch::Receiver<Arc<Snapshot>>, claim: &Claim) -> Option<
     snapshots.borrow().node_of(claim).cloned()
 }
 
-/// Returns when no pod holds the node any more, or the node is gone.
+/// Returns when no pod holds the node any more, or the node is gone; false when the process is to end
+/// before that.
 async fn drained<A: ApiServer, C, K: Clock>(
     context: &Context<A, C, K>,
     claim: &Claim,
     node: &Node,
     snapshots: &mut watch::Receiver<Arc<Snapshot>>,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     let change = NodeChange {
         labels: vec![(EXCLUDE.to_owned(), "karpenter".to_owned())],
         add_taints: vec![Taint::new(DISRUPTED_TAINT, TaintEffect::NoSchedule)],
         ..NodeChange::default()
     };
     match context.api.change_node(&node.name, &change).await {
-        Err(ApiError::NotFound) => return Ok(()),
+        Err(ApiError::NotFound) => return Ok(true),
         other => other?,
     }
     let deadline = claim.termination_grace.map(|grace| claim.deleted_at.unwrap_or(0) + grace);
@@ -95,14 +100,14 @@ async fn drained<A: ApiServer, C, K: Clock>(
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         if !snapshot.nodes.contains_key(&node.name) {
-            return Ok(());
+            return Ok(true);
         }
         let now = context.clock.now().as_second();
         let by_node = snapshot.pods_by_node();
         let none = Vec::new();
         let plan = drain(by_node.get(&*node.name).unwrap_or(&none), deadline, now);
         if plan.done {
-            return Ok(());
+            return Ok(true);
         }
         for (pod, grace) in &plan.delete {
             context.api.delete_pod(&pod.shape.namespace, &pod.name, &pod.uid, *grace).await?;
@@ -133,7 +138,9 @@ async fn drained<A: ApiServer, C, K: Clock>(
         }
         tokio::select! {
             _ = snapshots.changed() => {}
-            () = tokio::time::sleep(PAUSE) => {}
+            goes_on = context.pause(PAUSE) => if !goes_on {
+                return Ok(false);
+            }
         }
     }
 }

@@ -112,6 +112,22 @@ async fn the_api_server_restarts_while_nodes_are_bought() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_to_end_finishes_its_calls() -> Result<()> {
+    let mut world = World::start(Duration::from_secs(1), &[]).await?;
+    let namespace = world.plane.namespace("term").await?;
+    world.cloud.rules().push(Rule::new(Effect::Delay(Duration::from_secs(3))).on("CreateFleet"));
+    world.deploy(&namespace, "web", PODS).await?;
+    reached(&world, Moment::Claimed).await?;
+    let status = world.provisioner.stop(DEADLINE).await?;
+    ensure!(status.success(), "{status}\n{}", world.story());
+    let claims = claims(&world).await?;
+    ensure!(claims.iter().all(|claim| has(claim, LAUNCHED)), "{}", world.story());
+    world.cloud.rules().clear();
+    world.provisioner.start_again()?;
+    settled(&world, &namespace).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_replica_takes_over() -> Result<()> {
     let mut world = World::start(Duration::from_secs(1), &["--identity=first"]).await?;
     let namespace = world.plane.namespace("replicas").await?;
