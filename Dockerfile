@@ -8,7 +8,5 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 
 FROM gcr.io/distroless/cc-debian13:nonroot
 COPY --from=build /out/harbinger /usr/local/bin/harbinger
-# Milliseconds after which freed memory goes back to the kernel: both processes work in bursts.
-ENV MIMALLOC_PURGE_DELAY=10
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/harbinger"]

@@ -17,8 +17,6 @@ pub const CAPACITY_TYPE: &str = "karpenter.sh/capacity-type";
 pub const REGISTERED: &str = "karpenter.sh/registered";
 /// Label on nodes: the node may be counted on.
 pub const INITIALIZED: &str = "karpenter.sh/initialized";
-/// Label on nodes: somebody else writes the taints.
-pub const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
 
 /// Values of [`CAPACITY_TYPE`].
 pub const CAPACITY_TYPES: &[&str] = &[SPOT, ON_DEMAND, RESERVED];

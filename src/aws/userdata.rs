@@ -114,7 +114,7 @@ impl Node<'_> {
             .map(|(key, value)| (&**key, &**value))
             .collect();
         // The node has its taints from the start; nobody needs to add them again.
-        own.insert(DO_NOT_SYNC_TAINTS, "true");
+        own.insert(labels::DO_NOT_SYNC_TAINTS, "true");
         own
     }
 
@@ -152,9 +152,6 @@ impl Node<'_> {
         (value.is_number() || value.is_boolean()).then(|| value.to_string())
     }
 }
-
-/// Tells the controllers that the node registered with all of its taints.
-const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
 
 /// The labels of an order with the capacity type, which a launch template fixes.
 pub(super) fn with_capacity_type(order: &Labels, capacity_type: &str) -> Labels {

@@ -1,6 +1,6 @@
 //! Questions that planners ask of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
@@ -50,6 +50,18 @@ impl Snapshot {
             let claim = self.volumes.claim(&pod.namespace, mounted);
             claim.is_none_or(|claim| claim.volume.is_none() && claim.selected_node.is_none())
         })
+    }
+
+    /// Volumes of the pods that a node has.
+    pub fn volumes_on(&self, node: &str) -> BTreeSet<&str> {
+        let pods = self
+            .pods
+            .values()
+            .filter(|pod| pod.node_name.as_deref() == Some(node) && !pod.terminal());
+        pods.flat_map(|pod| pod.shape.claims.iter().map(move |mounted| (pod, mounted)))
+            .filter_map(|(pod, mounted)| self.volumes.claim(&pod.shape.namespace, mounted))
+            .filter_map(|claim| claim.volume.as_deref())
+            .collect()
     }
 
     /// Shapes of the DaemonSets.

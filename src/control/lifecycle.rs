@@ -34,6 +34,11 @@ pub async fn carry_out<A: ApiServer, C, K: Clock>(
         }
         (Step::Initialize, Some(node)) => ("initialize", initialize(context, claim, node).await),
         (Step::GiveUp { reason }, _) => return give_up(context, claim, reason).await,
+        (Step::Wait { condition, reason, message }, _) => {
+            let condition = ConditionUpdate::unknown(condition, reason, message);
+            let (name, now) = (&claim.name, context.clock.now());
+            ("wait", context.api.update_claim_status(name, json!({}), &[condition], now).await)
+        }
         _ => return,
     };
     let outcome = match result {
@@ -49,32 +54,40 @@ async fn register<A: ApiServer, C, K: Clock>(
     claim: &Claim,
     node: &Node,
 ) -> Result<(), ApiError> {
-    let mut node_labels: Vec<(String, String)> =
-        claim.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    node_labels.push((labels::REGISTERED.to_owned(), "true".to_owned()));
-    let shared =
-        |key: &str| key.starts_with("karpenter.sh/") || key.starts_with("karpenter.k8s.aws/");
-    let annotations = claim
-        .annotations
-        .iter()
-        .filter(|(key, _)| shared(key) && !key.starts_with("kubectl"))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    let change = NodeChange {
-        labels: node_labels,
-        annotations,
-        add_taints: claim.taints.iter().chain(&claim.startup_taints).cloned().collect(),
-        add_finalizer: Some(FINALIZER.to_owned()),
-        owner: Some((claim.name.to_string(), claim.uid.to_string())),
-        ..NodeChange::default()
-    };
-    context.api.change_node(&node.name, &change).await?;
+    context.api.change_node(&node.name, &registration(claim, node)).await?;
     let conditions = [ConditionUpdate::holds("Registered")];
     let status = json!({"nodeName": &*node.name});
     context.api.update_claim_status(&claim.name, status, &conditions, context.clock.now()).await?;
     let label = PoolLabel { nodepool: claim.pool.to_string() };
     context.metrics.nodes_created.get_or_create(&label).inc();
     Ok(())
+}
+
+/// What a claim gives its node when it joins.
+fn registration(claim: &Claim, node: &Node) -> NodeChange {
+    let mut node_labels: Vec<(String, String)> =
+        claim.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    node_labels.push((labels::REGISTERED.to_owned(), "true".to_owned()));
+    // What tools write about the claim's own object means nothing on the node.
+    let of_claim = |key: &str| key.starts_with("harbinger.sh/") || key.starts_with("kubectl.");
+    let annotations = claim
+        .annotations
+        .iter()
+        .filter(|(key, _)| !of_claim(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    // The kubelet registered with its taints. A startup taint that an agent has taken off since must
+    // not come back: nobody would take it off again.
+    let tainted = node.label(labels::DO_NOT_SYNC_TAINTS) == Some("true");
+    let taints = claim.taints.iter().chain(&claim.startup_taints).filter(|_| !tainted);
+    NodeChange {
+        labels: node_labels,
+        annotations,
+        add_taints: taints.cloned().collect(),
+        add_finalizer: Some(FINALIZER.to_owned()),
+        owner: Some((claim.name.to_string(), claim.uid.to_string())),
+        ..NodeChange::default()
+    }
 }
 
 /// Nominates pods, best effort and all at once.
@@ -154,4 +167,28 @@ pub async fn give_up<A: ApiServer, C, K: Clock>(
         context.note(about, "DisruptionTerminating", message).await;
     }
     context.record(reason, &claim.name, &outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::taints::{Taint, TaintEffect};
+
+    #[test]
+    fn a_node_gets_what_its_claim_says() {
+        let mut claim = Claim { name: "c".into(), ..Claim::default() };
+        claim.startup_taints = vec![Taint::new("agent", TaintEffect::NoExecute)];
+        for key in ["team.example/cost", "karpenter.sh/nodepool-hash", "harbinger.sh/launch-group"]
+        {
+            claim.annotations.insert(key.to_owned(), "x".to_owned());
+        }
+        let mut node = Node::default();
+        let change = registration(&claim, &node);
+        let keys: Vec<&str> = change.annotations.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(keys, ["karpenter.sh/nodepool-hash", "team.example/cost"]);
+        assert_eq!(change.add_taints, claim.startup_taints);
+        // It registered with its taints: what is gone by now was taken off by whom it waited for.
+        node.labels.insert(labels::DO_NOT_SYNC_TAINTS.to_owned(), "true".to_owned());
+        assert_eq!(registration(&claim, &node).add_taints, []);
+    }
 }

@@ -21,6 +21,11 @@ use crate::telemetry::metrics::PoolLabel;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A pod whose eviction a budget blocked is tried again after this.
 const BLOCKED: i64 = 2;
+/// A drain is over no sooner than this after the taint, seconds: the scheduler may have chosen the node
+/// for a pod before it saw the taint.
+const SETTLE: i64 = 2;
+/// How often volumes are asked for.
+const DETACH: Duration = Duration::from_secs(1);
 /// Label that keeps load balancers away from a node that ends.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -37,6 +42,16 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
             // Tried again when the claim is looked at next.
             Err(error) => {
                 return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
+            }
+        }
+    }
+    // The volumes of a node that is dead are detached when it is gone, not before.
+    if let Some(node) = node_of(&snapshots, claim).filter(|node| node.ready) {
+        match detached(context, claim, &node, &snapshots).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                return context.record("detach", &claim.name, &Outcome::Failed(error.to_string()));
             }
         }
     }
@@ -95,7 +110,8 @@ async fn drained<A: ApiServer, C, K: Clock>(
         Err(ApiError::NotFound) => return Ok(true),
         other => other?,
     }
-    let deadline = claim.termination_grace.map(|grace| claim.deleted_at.unwrap_or(0) + grace);
+    let tainted_at = context.clock.now().as_second();
+    let deadline = claim.ends_by();
     let mut blocked: BTreeMap<Arc<str>, i64> = BTreeMap::new();
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
@@ -106,7 +122,7 @@ async fn drained<A: ApiServer, C, K: Clock>(
         let by_node = snapshot.pods_by_node();
         let none = Vec::new();
         let plan = drain(by_node.get(&*node.name).unwrap_or(&none), deadline, now);
-        if plan.done {
+        if plan.done && now - tainted_at >= SETTLE {
             return Ok(true);
         }
         for (pod, grace) in &plan.delete {
@@ -141,6 +157,36 @@ async fn drained<A: ApiServer, C, K: Clock>(
             goes_on = context.pause(PAUSE) => if !goes_on {
                 return Ok(false);
             }
+        }
+    }
+}
+
+/// Returns when no volume is attached any more but those of pods that stay, or the claim's time is up;
+/// false when the process is to end before that. An instance that ends with its volumes attached
+/// keeps them from other nodes for minutes.
+async fn detached<A: ApiServer, C, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Claim,
+    node: &Node,
+    snapshots: &watch::Receiver<Arc<Snapshot>>,
+) -> Result<bool, ApiError> {
+    let mut told = false;
+    loop {
+        let mut attached = context.api.attached(&node.name).await?;
+        let snapshot = Arc::clone(&snapshots.borrow());
+        let staying = snapshot.volumes_on(&node.name);
+        attached.retain(|name| !staying.contains(&**name));
+        let late = claim.ends_by().is_some_and(|end| context.clock.now().as_second() >= end);
+        if attached.is_empty() || late || !snapshot.nodes.contains_key(&node.name) {
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut told, true) {
+            let message = format!("Volumes are still attached: {}", attached.join(", "));
+            let about = About::claim(&claim.name, &claim.uid);
+            context.note(about, "AwaitingVolumeDetachment", message).await;
+        }
+        if !context.pause(DETACH).await {
+            return Ok(false);
         }
     }
 }

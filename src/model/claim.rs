@@ -81,4 +81,9 @@ impl Claim {
     pub fn deleting(&self) -> bool {
         self.deleted_at.is_some()
     }
+
+    /// When its drain must be over, whatever stands in the way, seconds since the epoch.
+    pub fn ends_by(&self) -> Option<i64> {
+        Some(self.deleted_at?.saturating_add(self.termination_grace?))
+    }
 }

@@ -29,6 +29,8 @@ pub const CAPACITY_TYPE: &str = "karpenter.sh/capacity-type";
 pub const REGISTERED: &str = "karpenter.sh/registered";
 /// Set on nodes whose claim is initialized.
 pub const INITIALIZED: &str = "karpenter.sh/initialized";
+/// Set on nodes that register with all of their taints: nobody adds them again.
+pub const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
 /// Annotation of pods and nodes that are to be left alone.
 pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 /// Domain of the labels that EC2 instance types carry.

@@ -50,6 +50,11 @@ impl Node {
     pub fn initialized(&self) -> bool {
         self.label(super::labels::INITIALIZED) == Some("true")
     }
+
+    /// Whether it is not to be ended for the sake of order or price.
+    pub fn do_not_disrupt(&self) -> bool {
+        self.annotations.get(super::labels::DO_NOT_DISRUPT).is_some_and(|value| value == "true")
+    }
 }
 
 /// Whether a taint goes away by itself while a node starts, so that planning ignores it on nodes

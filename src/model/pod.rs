@@ -177,6 +177,27 @@ pub type Images = Vec<(Arc<str>, Arc<str>)>;
 /// Grace period of pods that name none, seconds: the API server's default.
 pub const DEFAULT_GRACE: i64 = 30;
 
+/// How long a pod is not to be evicted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protection {
+    /// Always.
+    Always,
+    /// For so many seconds after its start, and before it.
+    For(i64),
+}
+
+impl Protection {
+    /// Reads `true`, or a positive duration such as `1h30m`; anything else protects nothing, as in the
+    /// field.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "true" {
+            return Some(Self::Always);
+        }
+        let time = text.parse::<jiff::SignedDuration>().ok()?;
+        time.is_positive().then(|| Self::For(time.as_secs()))
+    }
+}
+
 /// A pod of the cluster.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the API object")]
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -203,8 +224,10 @@ pub struct Pod {
     pub unschedulable: bool,
     /// Whether scheduling gates hold it back.
     pub gated: bool,
-    /// `karpenter.sh/do-not-disrupt` as written.
-    pub do_not_disrupt: Option<Arc<str>>,
+    /// When its node took it up, seconds since the epoch.
+    pub started_at: Option<i64>,
+    /// What its annotation `karpenter.sh/do-not-disrupt` says.
+    pub protection: Option<Protection>,
     /// Whether its priority class is `system-cluster-critical` or `system-node-critical`.
     pub critical: bool,
     /// Grace period for its termination, seconds; [`DEFAULT_GRACE`] where it names none.
@@ -218,6 +241,17 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Whether it is not to be evicted at `now`, in seconds since the epoch.
+    pub fn protected(&self, now: i64) -> bool {
+        match self.protection {
+            None => false,
+            Some(Protection::Always) => true,
+            Some(Protection::For(time)) => {
+                self.started_at.is_none_or(|start| now < start.saturating_add(time))
+            }
+        }
+    }
+
     /// `namespace/name`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.shape.namespace, self.name)

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::cluster::Snapshot;
 use crate::demand::Assignments;
 use crate::model::claim::{Claim, ClaimStage};
-use crate::model::labels::DO_NOT_DISRUPT;
 use crate::model::pod::Pod;
 
 /// Whether a pod keeps its node: DaemonSets, mirrors and pods that have ended do not.
@@ -41,7 +40,7 @@ pub fn to_end(
             continue;
         };
         let Some(node) = snapshot.node_of(claim) else { continue };
-        let held = node.annotations.contains_key(DO_NOT_DISRUPT)
+        let held = node.do_not_disrupt()
             || holds.contains(&node.name)
             || !assignments.of(&claim.name).is_empty();
         let nominated = snapshot

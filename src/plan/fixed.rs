@@ -8,11 +8,9 @@ use super::catalogs::Catalogs;
 use super::draft::{self, ClaimDraft, Wish, draft};
 use super::empty::keeps_node;
 use super::provision::pools;
-use super::terminate::protected;
 use crate::cluster::Snapshot;
 use crate::demand::Assignments;
 use crate::model::claim::{Claim, ClaimStage};
-use crate::model::labels::DO_NOT_DISRUPT;
 use crate::model::pool::Pool;
 use crate::schedule::{Options, Reason, bare_node};
 
@@ -88,11 +86,12 @@ fn active(snapshot: &Snapshot, pool: &str) -> i64 {
 /// last. Of equal ones the newest goes.
 ///
 /// `ending` are claims whose end was asked for and has not come back through the watch, `holds`
-/// nodes that the last plan uses for pods that have yet to come.
+/// nodes that the last plan uses for pods that have yet to come, `now` is in seconds since the epoch.
 pub fn surplus(
     snapshot: &Snapshot,
     ending: &dyn Fn(&str) -> bool,
     holds: &BTreeSet<Arc<str>>,
+    now: i64,
 ) -> Vec<Arc<Claim>> {
     let fixed: BTreeMap<&str, u32> =
         snapshot.pools.values().filter_map(|pool| Some((&*pool.name, pool.replicas?))).collect();
@@ -109,8 +108,8 @@ pub fn surplus(
             let pods = node.and_then(|node| by_node.get(&*node.name));
             let kept = pods.into_iter().flatten().filter(|pod| keeps_node(pod));
             let held = node.is_some_and(|node| holds.contains(&node.name));
-            let bound = node.is_some_and(|node| node.annotations.contains_key(DO_NOT_DISRUPT))
-                || kept.clone().any(|pod| protected(pod, 0));
+            let bound = node.is_some_and(|node| node.do_not_disrupt())
+                || kept.clone().any(|pod| pod.protected(now));
             let launched = claim.stage > ClaimStage::Pending;
             let count = kept.count() + usize::from(held);
             (launched, bound, count, Reverse(claim.created_at), Arc::clone(&claim.name))

@@ -51,7 +51,7 @@ pub fn drain(pods: &[&Arc<Pod>], deadline: Option<i64>, now: i64) -> Drain {
                 .iter()
                 .filter(|pod| {
                     pod.deleted_at.is_none()
-                        && !protected(pod, now)
+                        && !pod.protected(now)
                         && !plan.delete.iter().any(|(deleted, _)| Arc::ptr_eq(deleted, pod))
                 })
                 .map(|pod| Arc::clone(pod))
@@ -61,15 +61,10 @@ pub fn drain(pods: &[&Arc<Pod>], deadline: Option<i64>, now: i64) -> Drain {
     plan
 }
 
-/// Whether `karpenter.sh/do-not-disrupt` holds: `true`, or a duration that has not passed.
-pub fn protected(pod: &Pod, _now: i64) -> bool {
-    pod.do_not_disrupt.as_deref() == Some("true")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::pod::OwnerRef;
+    use crate::model::pod::{OwnerRef, Protection};
 
     fn pod(name: &str, daemon: bool, critical: bool) -> Arc<Pod> {
         let kind = if daemon { "DaemonSet" } else { "ReplicaSet" };
@@ -99,11 +94,25 @@ mod tests {
     #[test]
     fn the_deadline_overrides_protection() {
         let mut held = (*pod("web", false, false)).clone();
-        held.do_not_disrupt = Some("true".into());
+        held.protection = Protection::parse("true");
         let held = Arc::new(held);
         let plan = drain(&[&held], None, 0);
         assert!(plan.evict.is_empty() && !plan.done);
         let plan = drain(&[&held], Some(20), 0);
         assert_eq!(plan.delete, [(held, 20)]);
+    }
+
+    #[test]
+    fn a_pod_may_be_protected_for_a_time_after_its_start() {
+        let protected = |text: &str, started_at, now| {
+            let mut held = (*pod("web", false, false)).clone();
+            held.protection = Protection::parse(text);
+            held.started_at = started_at;
+            drain(&[&Arc::new(held)], None, now).evict.is_empty()
+        };
+        assert!(protected("1h30m", None, 9_000), "it has not started");
+        assert!(protected("1h30m", Some(1_000), 6_399));
+        assert!(!protected("1h30m", Some(1_000), 6_400));
+        assert!(!protected("false", None, 0) && !protected("-5m", None, 0));
     }
 }

@@ -47,6 +47,18 @@ fn the_chart_is_clean_in_each_mode() -> Result<()> {
 }
 
 #[test]
+fn the_webhook_can_be_had_alone() -> Result<()> {
+    let values = ["--set", "clusterName=c1", "--set", "provisioner.enabled=false"];
+    let output = helm(&[&["template", "harbinger", "charts/harbinger"], &values[..]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(text.contains("- name: webhook\n"), "{text}");
+    ensure!(!text.contains("- provisioner\n") && !text.contains("intents.sock"), "{text}");
+    ensure!(!text.contains("targetPort: metrics,"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn wrong_values_are_refused_with_their_names() -> Result<()> {
     let cases: [(&[&str], &[&str]); 7] = [
         (&[], &["clusterName"]),

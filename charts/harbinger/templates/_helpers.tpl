@@ -38,6 +38,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 
+{{- define "harbinger.env" -}}
+# Milliseconds after which freed memory goes back to the kernel: both processes work in bursts.
+- {name: MIMALLOC_PURGE_DELAY, value: "10"}
+{{- end -}}
+
 {{- define "harbinger.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

@@ -11,6 +11,10 @@ use crate::plan::lifecycle::{self as life, Step};
 use crate::plan::nominate::nominations;
 use crate::server::ApiServer;
 
+/// How long a claim may stay where it is before its conditions say what it waits for, seconds. Most
+/// boots are over by then, or need no explanation.
+const PATIENCE: i64 = 20;
+
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// Moves every claim that has no task one step on.
     pub(super) fn step_claims(&mut self) {
@@ -37,8 +41,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
             let planned = !self.assignments.of(&claim.name).is_empty();
             let step = life::step(claim, node.map(|node| &**node), planned, now);
-            if matches!(step, Step::Wait { .. } | Step::Done) {
-                continue;
+            let mut told =
+                |reason| now - claim.stage_at < PATIENCE || self.moves.told(claim, reason);
+            match &step {
+                Step::Done => continue,
+                Step::Wait { reason, .. } if told(*reason) => continue,
+                _ => {}
             }
             let nominations = match &step {
                 Step::Open { .. } => {

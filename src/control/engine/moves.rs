@@ -13,9 +13,12 @@ use crate::model::node::Node;
 /// Seconds after which a step that changed nothing that we know of is taken again. It may have failed.
 const REPEAT: i64 = 2;
 
-/// The last step of each claim.
+/// The last step of each claim, and the last reason for which one was said to wait.
 #[derive(Default)]
-pub(super) struct Moves(BTreeMap<Arc<str>, Move>);
+pub(super) struct Moves {
+    steps: BTreeMap<Arc<str>, Move>,
+    waits: BTreeMap<Arc<str>, &'static str>,
+}
 
 struct Move {
     claim: Arc<Claim>,
@@ -27,12 +30,12 @@ impl Moves {
     /// Notes a step that begins at `now`.
     pub(super) fn begin(&mut self, claim: &Arc<Claim>, node: Option<&Arc<Node>>, now: i64) {
         let step = Move { claim: Arc::clone(claim), node: node.cloned(), at: now };
-        self.0.insert(Arc::clone(&claim.name), step);
+        self.steps.insert(Arc::clone(&claim.name), step);
     }
 
     /// Whether nothing is known to have changed since the last step, which is not long ago.
     pub(super) fn rest(&self, claim: &Arc<Claim>, node: Option<&Arc<Node>>, now: i64) -> bool {
-        self.0.get(&claim.name).is_some_and(|last| {
+        self.steps.get(&claim.name).is_some_and(|last| {
             let same_node = match (&last.node, node) {
                 (Some(last), Some(node)) => Arc::ptr_eq(last, node),
                 (None, None) => true,
@@ -42,9 +45,15 @@ impl Moves {
         })
     }
 
+    /// Whether it was said before that the claim waits for this; it is from now on.
+    pub(super) fn told(&mut self, claim: &Claim, reason: &'static str) -> bool {
+        self.waits.insert(Arc::clone(&claim.name), reason) == Some(reason)
+    }
+
     /// Forgets claims that are gone.
     pub(super) fn retain(&mut self, snapshot: &Snapshot) {
-        self.0.retain(|name, _| snapshot.claims.contains_key(name));
+        self.steps.retain(|name, _| snapshot.claims.contains_key(name));
+        self.waits.retain(|name, _| snapshot.claims.contains_key(name));
     }
 }
 
@@ -64,6 +73,8 @@ mod tests {
         assert!(!moves.rest(&claim, None, 10), "the node went");
         assert!(!moves.rest(&claim, Some(&Arc::new(Node::default())), 10), "another node");
         assert!(!moves.rest(&Arc::new((*claim).clone()), Some(&node), 10), "another claim");
+        assert!(!moves.told(&claim, "NodeNotFound") && moves.told(&claim, "NodeNotFound"));
+        assert!(!moves.told(&claim, "NodeNotReady"));
         moves.retain(&Snapshot::default());
         assert!(!moves.rest(&claim, Some(&node), 10), "forgotten");
     }

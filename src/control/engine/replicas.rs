@@ -21,7 +21,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             claim.is_some_and(|claim| !claim.deleting()) && now - *at < WATCH_LAG
         });
         let ending = |name: &str| self.ending.contains_key(name);
-        fixed::surplus(snapshot, &ending, &self.holds)
+        fixed::surplus(snapshot, &ending, &self.holds, now)
     }
 
     /// Tells of pools whose nodes cannot be bought; the same about the same pool after five minutes.

@@ -11,10 +11,10 @@ use super::gang::SchedulingGroupWire;
 use super::requests::{ResourceList, ResourcesWire, pod_requests};
 use super::volume::ClaimTemplateWire;
 use super::{MetaWire, or_default};
-use crate::model::labels::{LabelSelector, Labels};
+use crate::model::labels::{DO_NOT_DISRUPT, LabelSelector, Labels};
 use crate::model::pod::{
     DEFAULT_GRACE, HostPort, Images, NodeTerm, Pod, PodAffinityTerm, PodPhase, PodShape,
-    SpreadConstraint,
+    Protection, SpreadConstraint,
 };
 use crate::model::requirement::{Expression, Operator, Requirement, Requirements};
 use crate::model::taints::Toleration;
@@ -156,6 +156,9 @@ pub struct PodStatusWire {
     pub reason: Option<String>,
     /// What is said of the phase.
     pub message: Option<String>,
+    /// When the node took the pod up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<jiff::Timestamp>,
     /// Conditions.
     #[serde(deserialize_with = "or_default")]
     pub conditions: Vec<PodConditionWire>,
@@ -230,11 +233,12 @@ impl PodWire {
                     && condition.reason.as_deref() == Some("Unschedulable")
             }),
             gated: !self.spec.scheduling_gates.is_empty(),
-            do_not_disrupt: self
+            started_at: self.status.start_time.map(jiff::Timestamp::as_second),
+            protection: self
                 .metadata
                 .annotations
-                .get("karpenter.sh/do-not-disrupt")
-                .map(|value| Arc::from(&**value)),
+                .get(DO_NOT_DISRUPT)
+                .and_then(|text| Protection::parse(text)),
             critical: matches!(
                 self.spec.priority_class_name.as_deref(),
                 Some("system-cluster-critical" | "system-node-critical")

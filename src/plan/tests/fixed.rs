@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::model::pod::Protection;
 use crate::plan::draft::ClaimDraft;
 use crate::plan::fixed::{Missing, missing, surplus};
 
@@ -62,7 +63,7 @@ fn names(world: &World) -> Vec<Arc<str>> {
 
 fn ends(world: &World) -> Vec<Arc<str>> {
     let none = |_: &str| false;
-    let claims = surplus(&world.state.snapshot(), &none, &BTreeSet::new());
+    let claims = surplus(&world.state.snapshot(), &none, &BTreeSet::new(), world.now);
     claims.iter().map(|claim| Arc::clone(&claim.name)).collect()
 }
 
@@ -133,7 +134,7 @@ fn surplus_goes_in_order() {
     world.pod(3, Some(&nodes[2]));
     let mut held = (**world.state.snapshot().pods.values().last().unwrap()).clone();
     held.name = "held".into();
-    held.do_not_disrupt = Some("true".into());
+    held.protection = Some(Protection::Always);
     held.node_name = Some(Arc::clone(&nodes[3]));
     world.state.apply(Event::Pods(Change::Upsert(held)));
     set(&mut world, 5, None);
@@ -156,11 +157,14 @@ fn surplus_goes_in_order() {
     // What the last plan uses an empty node for counts as a pod.
     set(&mut world, 3, None);
     let holds = BTreeSet::from([Arc::clone(&nodes[0])]);
-    let claims = surplus(&world.state.snapshot(), &|_| false, &holds);
+    let claims = surplus(&world.state.snapshot(), &|_| false, &holds, world.now);
     assert_eq!(claims[0].name, order[0]);
     let asked = |name: &str| *name == *order[0];
     set(&mut world, 4, None);
-    assert!(surplus(&world.state.snapshot(), &asked, &holds).is_empty(), "one is ending");
+    assert!(
+        surplus(&world.state.snapshot(), &asked, &holds, world.now).is_empty(),
+        "one is ending"
+    );
 }
 
 #[test]
