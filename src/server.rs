@@ -196,6 +196,13 @@ pub trait ApiServer: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Puts our finalizer on a class, or takes it off.
+    fn hold_class(
+        &self,
+        name: &str,
+        hold: bool,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
     /// Merges into a class's status.
     fn patch_class_status(
         &self,
@@ -300,6 +307,11 @@ impl About {
     /// A pool.
     pub fn pool(name: &str, uid: &str) -> Self {
         Self { kind: "NodePool", ..Self::claim(name, uid) }
+    }
+
+    /// A class.
+    pub fn class(name: &str, uid: &str) -> Self {
+        Self { api_version: "karpenter.k8s.aws/v1", kind: "EC2NodeClass", ..Self::claim(name, uid) }
     }
 
     /// A claim.

@@ -158,7 +158,13 @@ pub async fn serve(
     };
     spawn(
         "catalogs",
-        Box::pin(catalogs::run(context.clone(), classes.clone(), leads.clone(), outbox)),
+        Box::pin(catalogs::run(
+            context.clone(),
+            classes.clone(),
+            snapshots.clone(),
+            leads.clone(),
+            outbox,
+        )),
     );
     spawn(
         "usage",

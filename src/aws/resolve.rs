@@ -113,7 +113,10 @@ impl Provider {
     pub(super) async fn release_class(&self, class: &EC2NodeClass) -> Result<(), CloudError> {
         let name = class.metadata.name.as_deref().unwrap_or_default();
         self.catalogs.forget(name);
-        gone_is_fine(self.delete_profiles(class).await)?;
+        // IAM cannot be reached from an isolated network.
+        if !self.settings.isolated {
+            gone_is_fine(self.delete_profiles(class).await)?;
+        }
         gone_is_fine(self.delete_class_templates(name).await)
     }
 }

@@ -1,6 +1,6 @@
 //! Keeping node classes resolved and their catalogs current.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,27 +11,48 @@ use super::engine::Message;
 use super::{Clock, Context, Outcome};
 use crate::api::conditions;
 use crate::api::ec2nodeclass::{EC2NodeClass, EC2NodeClassStatus};
+use crate::api::labels::CLASS_FINALIZER;
 use crate::cloud::Cloud;
+use crate::cluster::Snapshot;
 use crate::plan::Catalog;
-use crate::server::ApiServer;
+use crate::server::{About, ApiServer};
 
 /// How often classes are resolved again when nothing changes; the provider caches what is dear.
 const EVERY: Duration = Duration::from_secs(20);
+
+/// Whether a class waits for its claims, by name, so that it is said once.
+type Waiting = BTreeSet<Arc<str>>;
 
 /// Resolves classes when they change and from time to time, and sends on what they offer. Only a
 /// leader writes their status.
 pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
     context: Context<A, C, K>,
     mut classes: watch::Receiver<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     lead: watch::Receiver<bool>,
     to: mpsc::Sender<Message>,
 ) {
+    let mut waiting = Waiting::new();
     loop {
         let now = classes.borrow_and_update().clone();
         let mut catalogs = BTreeMap::new();
         let leads = *lead.borrow();
         for (name, class) in now {
-            if class.metadata.deletion_timestamp.is_some() {
+            let deleting = class.metadata.deletion_timestamp.is_some();
+            let held = class.metadata.finalizers.iter().flatten().any(|one| one == CLASS_FINALIZER);
+            if leads && deleting && held {
+                let snapshot = Arc::clone(&snapshots.borrow());
+                end(&context, &class, &snapshot, &mut waiting).await;
+            }
+            if deleting {
+                continue;
+            }
+            // What is made for the class in the account must not outlive it.
+            if leads
+                && !held
+                && let Err(error) = context.api.hold_class(&name, true).await
+            {
+                context.record("hold_class", &name, &Outcome::Failed(error.to_string()));
                 continue;
             }
             if let Some(catalog) = one(&context, &class, leads).await {
@@ -46,6 +67,43 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
             () = tokio::time::sleep(EVERY) => {}
         }
     }
+}
+
+/// Lets a class go when no claim uses it any more, and takes away what was made for it.
+async fn end<A: ApiServer, C: Cloud, K: Clock>(
+    context: &Context<A, C, K>,
+    class: &EC2NodeClass,
+    snapshot: &Snapshot,
+    waiting: &mut Waiting,
+) {
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    if !snapshot.synced {
+        return;
+    }
+    let users: Vec<&str> = snapshot
+        .claims
+        .values()
+        .filter(|claim| &*claim.class.name == name)
+        .map(|claim| &*claim.name)
+        .collect();
+    if let Some(first) = users.first() {
+        if waiting.insert(name.into()) {
+            let message = format!("{} NodeClaims use the class, {first} is one", users.len());
+            let about = About::class(name, class.metadata.uid.as_deref().unwrap_or_default());
+            context.note(about, "WaitingOnNodeClaimTermination", message).await;
+        }
+        return;
+    }
+    let result = match context.cloud.release(class).await {
+        Ok(()) => context.api.hold_class(name, false).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    waiting.remove(name);
+    context.record(
+        "release_class",
+        name,
+        &result.map_or_else(Outcome::Failed, |()| Outcome::Applied),
+    );
 }
 
 async fn one<A: ApiServer, C: Cloud, K: Clock>(

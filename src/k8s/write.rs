@@ -16,6 +16,7 @@ use super::lease::Fence;
 use super::usage;
 use crate::api::conditions::{self, Condition, Update};
 use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::labels::CLASS_FINALIZER;
 use crate::api::nodeclaim::NodeClaim;
 use crate::api::nodeoverlay::NodeOverlay;
 use crate::api::nodepool::NodePool;
@@ -152,6 +153,33 @@ where
     attempt().await
 }
 
+impl Writer {
+    /// Puts a finalizer on an object, or takes it off; the others stay.
+    async fn finalizer<K>(&self, name: &str, ours: &str, hold: bool) -> Result<(), ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        let api = &self.all::<K>();
+        read_modify_write(|| async move {
+            self.check()?;
+            let object = api.get_metadata(name).await?;
+            let mut finalizers = object.finalizers().to_vec();
+            finalizers.retain(|finalizer| finalizer != ours);
+            if hold {
+                finalizers.push(ours.to_owned());
+            }
+            let version = object.resource_version();
+            let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+            api.patch_metadata(name, &params(), &Patch::Merge(&patch)).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
 impl ApiServer for Writer {
     async fn create_claim(&self, claim: Value) -> Result<String, ApiError> {
         self.check()?;
@@ -188,18 +216,7 @@ impl ApiServer for Writer {
     }
 
     async fn finish_claim(&self, name: &str) -> Result<(), ApiError> {
-        let api = &self.all::<NodeClaim>();
-        read_modify_write(|| async move {
-            self.check()?;
-            let claim = api.get(name).await?;
-            let mut finalizers = claim.finalizers().to_vec();
-            finalizers.retain(|finalizer| finalizer != FINALIZER);
-            let version = claim.resource_version();
-            let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
-            api.patch(name, &params(), &Patch::Merge(&patch)).await?;
-            Ok(())
-        })
-        .await
+        self.finalizer::<NodeClaim>(name, FINALIZER, false).await
     }
 
     async fn change_node(&self, name: &str, change: &NodeChange) -> Result<(), ApiError> {
@@ -290,6 +307,10 @@ impl ApiServer for Writer {
     ) -> Result<(), ApiError> {
         let root = conditions::NODE_OVERLAY_ROOT;
         self.update_status::<NodeOverlay>(name, json!({}), conditions, root, now).await
+    }
+
+    async fn hold_class(&self, name: &str, hold: bool) -> Result<(), ApiError> {
+        self.finalizer::<EC2NodeClass>(name, CLASS_FINALIZER, hold).await
     }
 
     async fn patch_class_status(&self, name: &str, status: Value) -> Result<(), ApiError> {

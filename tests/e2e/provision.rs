@@ -24,10 +24,20 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
     let instances = world.cloud.instances().await?.len();
     assert!(instances >= 1 && fleets >= 1, "{instances} instances by {fleets} calls");
 
+    // A class that is deleted stays until no claim needs it.
+    let class = "ec2nodeclass/default";
+    world.plane.kubectl(&["delete", class, "--wait=false"], "").await?;
+    let events = Api::<Event>::namespaced(world.plane.client(), "default");
+    told(&world, &events, "WaitingOnNodeClaimTermination").await?;
+
     let scaled = Instant::now();
     world.scale(&namespace, "web", 0).await?;
     world.empty().await?;
     println!("all nodes were gone {:?} after the scale to zero", scaled.elapsed());
+    let gone = ["wait", "--for=delete", class, "--timeout=60s"];
+    world.plane.kubectl(&gone, "").await.with_context(|| world.story())?;
+    let templates = world.cloud.journal().of("DeleteLaunchTemplate").len();
+    ensure!(templates >= 1, "what was made for the class is left");
     assert!(world.boot.problems().is_empty(), "{:?}", world.boot.problems());
     world.cloud.journal().ensure_sound()?;
     Ok(())
@@ -107,18 +117,16 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     world.running(&namespace, 2).await?;
     let nodes = Api::<Node>::all(world.plane.client());
     let old = world.nodes().await?[0].name_any();
+    let attached = format!(
+        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
+         attacher: ebs.csi.aws.com\n  nodeName: {old}\n  source: {{persistentVolumeName: data}}\n"
+    );
+    world.apply(&attached).await?;
     nodes.delete(&old, &DeleteParams::default()).await?;
 
     // The budget allows nothing: the node must stay, tainted, and say why.
     let events = Api::<Event>::namespaced(world.plane.client(), "default");
-    poll::until("the drain is blocked", DEADLINE, async || {
-        let list = events.list(&ListParams::default()).await?;
-        let blocked = |e: &&Event| e.reason.as_deref() == Some("FailedDraining");
-        list.items.iter().find(blocked).context("no Event")?;
-        Ok(())
-    })
-    .await
-    .with_context(|| world.story())?;
+    told(&world, &events, "FailedDraining").await?;
     let node = nodes.get(&old).await?;
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     ensure!(taints.iter().any(|taint| taint.key == "karpenter.sh/disrupted"), "{taints:?}");
@@ -126,6 +134,10 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
 
     // Without the budget the pods move to the node that was bought ahead.
     world.plane.kubectl(&["delete", "pdb", "web", "-n", &namespace], "").await?;
+    let waits = told(&world, &events, "AwaitingVolumeDetachment").await?;
+    ensure!(waits.message.is_some_and(|message| message.contains("data")), "no volume is named");
+    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its volumes");
+    world.plane.kubectl(&["delete", "volumeattachment", "disk"], "").await?;
     poll::until("the node is gone", DEADLINE, async || {
         ensure!(nodes.get_opt(&old).await?.is_none(), "{old} is there");
         Ok(())
@@ -137,4 +149,15 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     let left = world.nodes().await?.len();
     ensure!(instances == left, "{instances} instances, {left} nodes");
     world.cloud.journal().ensure_sound()
+}
+
+/// The first Event of a reason.
+async fn told(world: &World, events: &Api<Event>, reason: &str) -> Result<Event> {
+    poll::until(reason, DEADLINE, async || {
+        let list = events.list(&ListParams::default()).await?;
+        let found = list.items.iter().find(|event| event.reason.as_deref() == Some(reason));
+        found.context("no Event").cloned()
+    })
+    .await
+    .with_context(|| world.story())
 }
