@@ -7,6 +7,7 @@
 
 mod cache;
 mod catalog;
+mod cluster;
 mod error;
 mod fleet;
 mod images;

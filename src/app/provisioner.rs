@@ -248,6 +248,16 @@ async fn completed(
     connection: &client::Connection,
 ) -> Result<aws::Settings> {
     let facts = connection.facts().await.context("asking the API server about itself")?;
+    // Nodes cannot reach the address that a pod has, and have no other yet.
+    if settings.cluster_endpoint.is_empty() && connection.in_pod {
+        settings.complete_from_eks().await.with_context(|| {
+            format!(
+                "asking EKS for the endpoint of cluster {}; --cluster-endpoint (in the chart, \
+                 clusterEndpoint) spares the question",
+                settings.cluster_name
+            )
+        })?;
+    }
     if settings.cluster_endpoint.is_empty() {
         settings.cluster_endpoint.clone_from(&connection.endpoint);
     }

@@ -20,7 +20,7 @@ pub struct Provisioner {
     /// Name of the cluster, for tags and node registration
     #[arg(long, env = "HARBINGER_CLUSTER_NAME")]
     cluster_name: String,
-    /// URL of the API server as nodes reach it; the kubeconfig's when absent
+    /// URL of the API server as nodes reach it; when absent the kubeconfig's, or in a pod what EKS says
     #[arg(long, env = "HARBINGER_CLUSTER_ENDPOINT", default_value = "")]
     cluster_endpoint: String,
     /// PEM file with the API server's certificate authority; the kubeconfig's when absent

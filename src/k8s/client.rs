@@ -36,6 +36,8 @@ pub struct Connection {
     pub impatient: Client,
     /// Address of the server.
     pub endpoint: String,
+    /// Whether that is the address of the Service, which exists for pods alone.
+    pub in_pod: bool,
     /// Certificate authority of the server: PEM in base64, empty when it is a public one.
     pub ca_bundle: String,
 }
@@ -56,18 +58,23 @@ pub struct ServerFacts {
 /// # Errors
 /// When neither can be used.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ClientError> {
-    let mut config = match kubeconfig {
+    let (mut config, in_pod) = match kubeconfig {
         Some(path) => {
             let failed = |message: String| ClientError::Kubeconfig {
                 path: path.display().to_string(),
                 message,
             };
             let file = Kubeconfig::read_from(path).map_err(|error| failed(error.to_string()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| failed(error.to_string()))?
+            let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+            (config.map_err(|error| failed(error.to_string()))?, false)
         }
-        None => Config::infer().await.map_err(|error| ClientError::Nowhere(error.to_string()))?,
+        None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+            Ok(config) => (config, false),
+            Err(outside) => match Config::incluster() {
+                Ok(config) => (config, true),
+                Err(inside) => return Err(ClientError::Nowhere(format!("{outside}; {inside}"))),
+            },
+        },
     };
     // Watches are kept alive by bookmarks; a connection that is silent for longer is dead.
     config.read_timeout = Some(Duration::from_mins(5));
@@ -80,7 +87,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ClientErro
         Client::try_from(config).map_err(|error| ClientError::Build(error.to_string()))
     };
     let (client, impatient) = (build(config)?, build(once)?);
-    Ok(Connection { client, impatient, endpoint, ca_bundle: bundle(&authorities) })
+    Ok(Connection { client, impatient, endpoint, in_pod, ca_bundle: bundle(&authorities) })
 }
 
 /// Certificates in DER as PEM in base64, which is what user data carries.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::Credentials;
 use harbinger::api::conditions::{self, ConditionStatus};
 use harbinger::api::ec2nodeclass::{EC2NodeClass, EC2NodeClassStatus};
@@ -46,7 +46,8 @@ async fn world(extra: Value) -> World {
     world
 }
 
-async fn unresolved(extra: Value) -> World {
+/// A fresh account, and how it is reached.
+async fn account() -> (Cloud, SdkConfig) {
     let moto = MOTO.get_or_init(async || Arc::new(Moto::start().await.unwrap())).await;
     let cloud = Cloud::start(Arc::clone(moto), "shop").await.unwrap();
     let credentials = Credentials::new("test", "test", None, None, "test");
@@ -56,6 +57,35 @@ async fn unresolved(extra: Value) -> World {
         .credentials_provider(credentials)
         .load()
         .await;
+    (cloud, config)
+}
+
+#[tokio::test]
+async fn nodes_join_with_what_eks_says_of_the_cluster() {
+    let (cloud, config) = account().await;
+    let mut settings = Settings { cluster_name: "shop".to_owned(), ..Settings::default() };
+    let unknown = settings.complete_with(&config).await.unwrap_err();
+    assert!(settings.cluster_endpoint.is_empty(), "{unknown}");
+    cloud.set_cluster(bed::Cluster {
+        name: "shop".to_owned(),
+        endpoint: "https://abc.gr7.us-west-2.eks.amazonaws.com".to_owned(),
+        ca: "CA".to_owned(),
+        version: "1.33".to_owned(),
+        service_cidr: "172.20.0.0/16".to_owned(),
+    });
+    settings.complete_with(&config).await.unwrap();
+    assert_eq!(settings.cluster_endpoint, "https://abc.gr7.us-west-2.eks.amazonaws.com");
+    assert_eq!(settings.ca_bundle, "Q0E=");
+    assert_eq!(settings.service_cidr.as_deref(), Some("172.20.0.0/16"));
+    // What somebody has said stays.
+    let mut told = Settings { ca_bundle: "T1dO".to_owned(), ..settings.clone() };
+    told.service_cidr = Some("10.100.0.0/16".to_owned());
+    told.complete_with(&config).await.unwrap();
+    assert_eq!((&*told.ca_bundle, told.service_cidr.as_deref()), ("T1dO", Some("10.100.0.0/16")));
+}
+
+async fn unresolved(extra: Value) -> World {
+    let (cloud, config) = account().await;
     let settings = Settings {
         cluster_name: "shop".to_owned(),
         cluster_endpoint: "https://10.0.0.1:6443".to_owned(),

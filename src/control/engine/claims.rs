@@ -6,6 +6,8 @@ use super::{Engine, Message, NOMINATION_LAG};
 use crate::cloud::Cloud;
 use crate::control::{Clock, launch, lifecycle, termination};
 use crate::model::claim::{Claim, ClaimStage};
+use crate::model::node::Node;
+use crate::model::pod::Pod;
 use crate::plan::draft::launch_group;
 use crate::plan::lifecycle::{self as life, Step};
 use crate::plan::nominate::nominations;
@@ -58,15 +60,26 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 }
                 _ => Vec::new(),
             };
-            self.moves.begin(claim, node, now);
-            self.busy.insert(Arc::clone(&claim.name));
-            let (context, done) = (self.context.clone(), self.outbox.clone());
-            let (claim, node) = (Arc::clone(claim), node.cloned());
-            self.spawn(async move {
-                lifecycle::carry_out(&context, &claim, node.as_deref(), &step, &nominations).await;
-                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
-            });
+            self.carry_out(claim, node, step, nominations, now);
         }
+    }
+
+    fn carry_out(
+        &mut self,
+        claim: &Arc<Claim>,
+        node: Option<&Arc<Node>>,
+        step: Step,
+        nominations: Vec<Arc<Pod>>,
+        now: i64,
+    ) {
+        self.moves.begin(claim, node, now);
+        self.busy.insert(Arc::clone(&claim.name));
+        let (context, done) = (self.context.clone(), self.outbox.clone());
+        let (claim, node) = (Arc::clone(claim), node.cloned());
+        self.spawn(async move {
+            lifecycle::carry_out(&context, &claim, node.as_deref(), &step, &nominations).await;
+            drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
+        });
     }
 
     fn end(&mut self, claim: &Arc<Claim>) {
@@ -81,7 +94,24 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
 
     /// Takes up the launch of a claim that another leader (or we) left unlaunched.
     fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
-        let Some(group) = launch_group(claim).map(Arc::<str>::from) else { return };
+        let late = now - claim.created_at > life::LAUNCH_TIMEOUT;
+        let give_up = Step::GiveUp { reason: "launch_timeout" };
+        let Some(group) = launch_group(claim).map(Arc::<str>::from) else {
+            let (condition, reason) = ("Launched", "NotOurs");
+            let message = "Only claims that were planned for a NodePool are launched".to_owned();
+            if late {
+                self.carry_out(claim, None, give_up, Vec::new(), now);
+            } else if !self.moves.told(claim, reason) {
+                self.carry_out(
+                    claim,
+                    None,
+                    Step::Wait { condition, reason, message },
+                    Vec::new(),
+                    now,
+                );
+            }
+            return;
+        };
         // Claims of one plan are created within moments; wait until all have come.
         if self.busy.contains(&group)
             || self.just_made.contains_key(&claim.name)
@@ -89,15 +119,8 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         {
             return;
         }
-        if now - claim.created_at > life::LAUNCH_TIMEOUT {
-            self.busy.insert(Arc::clone(&claim.name));
-            let (context, done, claim) =
-                (self.context.clone(), self.outbox.clone(), Arc::clone(claim));
-            self.spawn(async move {
-                lifecycle::give_up(&context, &claim, "launch_timeout").await;
-                drop(done.send(Message::Done(Arc::clone(&claim.name))).await);
-            });
-            return;
+        if late {
+            return self.carry_out(claim, None, give_up, Vec::new(), now);
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let in_group = |other: &&Arc<Claim>| launch_group(other).is_some_and(|id| *id == *group);
