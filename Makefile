@@ -2,7 +2,7 @@
 CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
 DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
 
-.PHONY: help tools lint-tools test lint fuzz bench crds manifests demo
+.PHONY: help tools lint-tools test lint fuzz bench bench-bed crds manifests demo
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,8 +29,11 @@ fuzz: ## Fuzzes what strangers send, ten minutes each, and tries many more cases
 	HARBINGER_FUZZ_SECONDS=600 cargo test --release --no-default-features --test fuzz -- --nocapture --test-threads=1
 	PROPTEST_RNG_SEED=$$(date +%s) PROPTEST_CASES=20000 cargo test --release --no-default-features --lib
 
-bench: ## Runs the benchmarks
+bench: ## Runs the benchmarks that need no cluster
 	cargo bench --no-default-features
+
+bench-bed: tools ## Runs those on the control plane: an hour
+	cargo bench --bench provision --bench gotcha
 
 crds: ## Writes manifests/crds from the types
 	cargo run --no-default-features -- crds --out manifests/crds

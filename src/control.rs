@@ -18,10 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use engine::{Engine, Message, Settings};
 
+use crate::plan::health::Registrations;
 use crate::server::{About, ApiServer, EventNote};
 
 /// The clock, asked in one place.
@@ -41,6 +43,8 @@ pub struct Context<A, C, K> {
     pub clock: Arc<K>,
     /// Metrics.
     pub metrics: crate::telemetry::Metrics,
+    /// How the last nodes of each pool fared.
+    pub registrations: Arc<Mutex<Registrations>>,
     /// Cancelled when the process is to end: tasks finish the call under way and begin no other.
     pub stop: CancellationToken,
 }
@@ -52,6 +56,7 @@ impl<A, C, K> Clone for Context<A, C, K> {
             cloud: Arc::clone(&self.cloud),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
+            registrations: Arc::clone(&self.registrations),
             stop: self.stop.clone(),
         }
     }

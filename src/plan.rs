@@ -8,6 +8,7 @@ pub mod draft;
 pub mod empty;
 pub mod fixed;
 mod gangs;
+pub mod health;
 pub mod lifecycle;
 pub mod nominate;
 pub mod overlay;

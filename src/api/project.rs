@@ -56,6 +56,8 @@ pub fn pool(object: &NodePool) -> Pool {
         }
     }
     let disruption = &object.spec.disruption;
+    let wrong: Vec<String> = validate_nodepool(object).iter().map(ToString::to_string).collect();
+    let refusal = (!wrong.is_empty()).then(|| wrong.join("; ").into());
     Pool {
         name: name.into(),
         uid: object.uid().unwrap_or_default().into(),
@@ -81,7 +83,8 @@ pub fn pool(object: &NodePool) -> Pool {
         },
         replicas: object.spec.replicas.map(|count| u32::try_from(count).unwrap_or(0)),
         hash: template_hash(template).into(),
-        ready: object.metadata.deletion_timestamp.is_none() && validate_nodepool(object).is_empty(),
+        ready: object.metadata.deletion_timestamp.is_none() && refusal.is_none(),
+        refusal,
     }
 }
 
@@ -325,6 +328,9 @@ mod tests {
         same.spec.template.metadata.labels.insert("tier".into(), "back".into());
         assert!(super::pool(&same).ready, "it asks for no tier");
         same.spec.template.spec.requirements = object.spec.template.spec.requirements;
-        assert!(!super::pool(&same).ready, "labels and requirements contradict each other");
+        let refused = super::pool(&same);
+        assert!(!refused.ready, "labels and requirements contradict each other");
+        let refusal = refused.refusal.unwrap();
+        assert!(refusal.contains("spec.template"), "{refusal}");
     }
 }

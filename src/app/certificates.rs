@@ -184,6 +184,9 @@ fn certificates_of(data: &BTreeMap<String, ByteString>) -> Option<Certificates> 
     })
 }
 
+/// Annotation by which cert-manager is asked to write the authority.
+const INJECT: &str = "cert-manager.io/inject-ca-from";
+
 /// Writes the authority into both registrations where it is not there.
 async fn register(client: &Client, settings: &SelfManaged, ca: &str) -> Result<()> {
     let bundle = base64::engine::general_purpose::STANDARD.encode(ca);
@@ -202,6 +205,10 @@ where
 {
     let api = Api::<K>::all(client.clone());
     let object = api.get(name).await.with_context(|| format!("reading {name}"))?;
+    // Somebody's wish that cert-manager writes there: two writers would undo each other's work for ever.
+    if object.meta().annotations.iter().flatten().any(|(key, _)| key == INJECT) {
+        return Ok(());
+    }
     let object = serde_json::to_value(object)?;
     let webhooks = object["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
     let mut patch = Vec::new();

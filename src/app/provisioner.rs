@@ -114,7 +114,14 @@ pub async fn serve(
     let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
     let api = Arc::new(Writer::new(&connection, fence.clone(), &options.identity));
     let stop = cancel.clone();
-    let context = Context { api, cloud, clock: Arc::clone(&clock), metrics: metrics.clone(), stop };
+    let context = Context {
+        api,
+        cloud,
+        clock: Arc::clone(&clock),
+        metrics: metrics.clone(),
+        registrations: Arc::default(),
+        stop,
+    };
 
     // Calls under way are finished before the lease goes to somebody else.
     let (work, finished) = (TaskTracker::new(), CancellationToken::new());

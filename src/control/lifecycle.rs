@@ -11,7 +11,8 @@ use crate::model::claim::Claim;
 use crate::model::labels;
 use crate::model::node::{Node, UNREGISTERED_TAINT};
 use crate::model::pod::Pod;
-use crate::plan::lifecycle::Step;
+use crate::plan::health;
+use crate::plan::lifecycle::{self as life, Step};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate, NodeChange};
 use crate::telemetry::metrics::{OutcomeLabel, PoolLabel, PoolReasonLabel};
 
@@ -60,6 +61,7 @@ async fn register<A: ApiServer, C, K: Clock>(
     context.api.update_claim_status(&claim.name, status, &conditions, context.clock.now()).await?;
     let label = PoolLabel { nodepool: claim.pool.to_string() };
     context.metrics.nodes_created.get_or_create(&label).inc();
+    context.registrations.lock().note(&claim.pool, health::Outcome::Registered);
     Ok(())
 }
 
@@ -160,6 +162,14 @@ pub async fn give_up<A: ApiServer, C, K: Clock>(
         Err(error) => Outcome::Failed(error.to_string()),
     };
     if outcome == Outcome::Applied {
+        let failure = match reason {
+            life::LAUNCH_TIMED_OUT => Some(health::Outcome::NotLaunched),
+            life::REGISTRATION_TIMED_OUT => Some(health::Outcome::NotRegistered),
+            _ => None,
+        };
+        if let Some(failure) = failure {
+            context.registrations.lock().note(&claim.pool, failure);
+        }
         let label = PoolReasonLabel { nodepool: claim.pool.to_string(), reason: reason.to_owned() };
         context.metrics.claims_disrupted.get_or_create(&label).inc();
         let message = format!("Disrupting NodeClaim: {reason}");

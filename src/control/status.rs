@@ -7,12 +7,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Clock, Context, Outcome};
+use super::{self as control, Clock, Context};
 use crate::api::conditions::{self, ConditionStatus};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cluster::Snapshot;
 use crate::model::overlay::Overlay;
 use crate::plan::Catalogs;
+use crate::plan::health::{Health, Outcome};
 use crate::plan::overlay::Refusal;
 use crate::server::{ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolResourceLabel;
@@ -51,8 +52,17 @@ pub async fn run<A: ApiServer, C, K: Clock>(
                 let amount = if &**name == "nodes" { nodes } else { used.get(name) };
                 context.metrics.pool_usage.get_or_create(&label).set(amount);
             }
-            let status = json!({"resources": resources, "nodes": nodes});
-            let conditions = vec![valid(pool.ready), class_ready(class.as_deref())];
+            let generation = class.as_ref().and_then(|class| class.metadata.generation);
+            let status = json!({
+                "resources": resources,
+                "nodes": nodes,
+                "nodeClassObservedGeneration": generation,
+            });
+            let version = format!("{}/{}", pool.hash, generation.unwrap_or(0));
+            let health = context.registrations.lock().health(&pool.name, &version);
+            let mut conditions =
+                vec![valid(pool.refusal.as_deref()), class_ready(class.as_deref())];
+            conditions.extend(registers(health));
             let next = (status, conditions);
             if written.get(&pool.name) == Some(&next) {
                 continue;
@@ -64,13 +74,14 @@ pub async fn run<A: ApiServer, C, K: Clock>(
             let outcome = match result {
                 Ok(()) => {
                     written.insert(Arc::clone(&pool.name), next);
-                    Outcome::Skipped
+                    control::Outcome::Skipped
                 }
-                Err(ApiError::NotFound) => Outcome::Skipped,
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(ApiError::NotFound) => control::Outcome::Skipped,
+                Err(error) => control::Outcome::Failed(error.to_string()),
             };
             context.record("pool_status", &pool.name, &outcome);
         }
+        context.registrations.lock().retain(|pool| snapshot.pools.contains_key(pool));
         written.retain(|name, _| snapshot.pools.contains_key(name));
         let verdicts = catalogs.borrow().clone();
         overlays(&context, &snapshot, &verdicts, &mut told).await;
@@ -97,10 +108,10 @@ async fn overlays<A: ApiServer, C, K: Clock>(
         let outcome = match result {
             Ok(()) => {
                 told.insert(Arc::clone(name), next);
-                Outcome::Skipped
+                control::Outcome::Skipped
             }
-            Err(ApiError::NotFound) => Outcome::Skipped,
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(ApiError::NotFound) => control::Outcome::Skipped,
+            Err(error) => control::Outcome::Failed(error.to_string()),
         };
         context.record("overlay_status", name, &outcome);
     }
@@ -119,15 +130,40 @@ fn believed(refusal: Option<&Refusal>) -> ConditionUpdate {
     }
 }
 
-fn valid(valid: bool) -> ConditionUpdate {
-    if valid {
+fn valid(refusal: Option<&str>) -> ConditionUpdate {
+    let Some(refusal) = refusal else {
         return ConditionUpdate::holds(conditions::VALIDATION_SUCCEEDED);
-    }
+    };
     ConditionUpdate {
         condition: conditions::VALIDATION_SUCCEEDED,
         status: ConditionStatus::False,
         reason: "NodePoolValidationFailed".to_owned(),
-        message: "the spec is refused; harbinger simulate names the fields".to_owned(),
+        message: refusal.to_owned(),
+    }
+}
+
+/// Whether the pool's nodes register; none where what was said before stands.
+fn registers(health: Health) -> Option<ConditionUpdate> {
+    let condition = conditions::NODE_REGISTRATION_HEALTHY;
+    let failed = |reason: &str, message: &str| {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        ConditionUpdate { condition, status: ConditionStatus::False, reason, message }
+    };
+    match health {
+        Health::Unseen => None,
+        Health::Healthy => Some(ConditionUpdate::holds(condition)),
+        Health::Unknown => {
+            let message = "the pool or its class changed, and no node has joined since";
+            Some(ConditionUpdate::unknown(condition, "AwaitingReconciliation", message))
+        }
+        Health::Unhealthy(Outcome::NotLaunched) => {
+            Some(failed("LaunchFailed", "instances of this pool are not launched in time"))
+        }
+        Health::Unhealthy(_) => Some(failed(
+            "RegistrationFailed",
+            "instances of this pool start, but do not join the cluster: look at the node role's \
+             access entry, the security groups, the subnets' routes and the user data",
+        )),
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Pool {
     pub replicas: Option<u32>,
     /// Digest of the template for drift.
     pub hash: Arc<str>,
+    /// What is wrong with its spec, as far as the API server let it through.
+    pub refusal: Option<Arc<str>>,
     /// Whether it may be used: valid, its class ready, and not being deleted.
     pub ready: bool,
 }

@@ -9,6 +9,10 @@ use crate::model::taints::Taint;
 pub const LAUNCH_TIMEOUT: i64 = 5 * 60;
 /// A claim whose node has not joined after this is given up, seconds.
 pub const REGISTRATION_TIMEOUT: i64 = 15 * 60;
+/// Why a claim is given up that was not launched in time, as in the field's metrics.
+pub const LAUNCH_TIMED_OUT: &str = "launch_timeout";
+/// Why a claim is given up whose node did not join in time, as in the field's metrics.
+pub const REGISTRATION_TIMED_OUT: &str = "registration_timeout";
 /// A registered node is opened after this even if it is not ready, seconds: a DaemonSet that does
 /// not tolerate the taint may be what makes it ready.
 pub const OPEN_ANYWAY: i64 = 10;
@@ -50,13 +54,13 @@ pub fn step(claim: &Claim, node: Option<&Node>, planned: bool, now: i64) -> Step
     let wait = |condition, reason, message: String| Step::Wait { condition, reason, message };
     match claim.stage {
         ClaimStage::Pending if now - claim.created_at > LAUNCH_TIMEOUT => {
-            Step::GiveUp { reason: "launch_timeout" }
+            Step::GiveUp { reason: LAUNCH_TIMED_OUT }
         }
         ClaimStage::Pending => wait("Launched", "AwaitingReconciliation", String::new()),
         ClaimStage::Launched => match node {
             Some(_) => Step::Register,
             None if now - claim.stage_at > REGISTRATION_TIMEOUT => {
-                Step::GiveUp { reason: "registration_timeout" }
+                Step::GiveUp { reason: REGISTRATION_TIMED_OUT }
             }
             None => wait("Registered", "NodeNotFound", "the node has not joined".to_owned()),
         },
@@ -130,12 +134,12 @@ mod tests {
     fn time_outs() {
         let pending = claim(ClaimStage::Pending);
         assert!(matches!(step(&pending, None, true, 400), Step::Wait { .. }));
-        assert_eq!(step(&pending, None, true, 401), Step::GiveUp { reason: "launch_timeout" });
+        assert_eq!(step(&pending, None, true, 401), Step::GiveUp { reason: LAUNCH_TIMED_OUT });
         let launched = claim(ClaimStage::Launched);
         assert!(matches!(step(&launched, None, true, 1000), Step::Wait { .. }));
         assert_eq!(
             step(&launched, None, true, 1001),
-            Step::GiveUp { reason: "registration_timeout" }
+            Step::GiveUp { reason: REGISTRATION_TIMED_OUT }
         );
     }
 

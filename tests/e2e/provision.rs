@@ -66,6 +66,8 @@ async fn what_happens_can_be_followed() -> Result<()> {
     ensure!(reserved.spec.owner.name == "web" && reserved.spec.shape.count == 3);
     world.running(&namespace, 3).await?;
     phase(|phase| phase == ReservationPhase::Released).await?;
+    let healthy = "--for=condition=NodeRegistrationHealthy";
+    world.plane.kubectl(&["wait", healthy, "nodepool/default", "--timeout=60s"], "").await?;
 
     // A dry run reserves nothing and buys nothing.
     let bought = world.cloud.journal().of("CreateFleet").len();

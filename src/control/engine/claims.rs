@@ -95,7 +95,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// Takes up the launch of a claim that another leader (or we) left unlaunched.
     fn resume(&mut self, claim: &Arc<Claim>, now: i64) {
         let late = now - claim.created_at > life::LAUNCH_TIMEOUT;
-        let give_up = Step::GiveUp { reason: "launch_timeout" };
+        let give_up = Step::GiveUp { reason: life::LAUNCH_TIMED_OUT };
         let Some(group) = launch_group(claim).map(Arc::<str>::from) else {
             let (condition, reason) = ("Launched", "NotOurs");
             let message = "Only claims that were planned for a NodePool are launched".to_owned();
