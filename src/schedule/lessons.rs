@@ -1,5 +1,6 @@
 //! What an attempt teaches the next one.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +22,16 @@ const MOST_DOMAINS: u32 = 12;
 /// Gangs that are left behind one by one; then all that do not fit are.
 const MOST_GANGS: u32 = 16;
 
+/// Pods without a place by priority, the highest first.
+type Shortfall = BTreeMap<Reverse<i32>, u64>;
+
+/// Whether fewer pods of the highest priority that differs are without a place.
+fn is_less(a: &Shortfall, b: &Shortfall) -> bool {
+    let of = |all: &Shortfall, priority| all.get(priority).copied().unwrap_or(0);
+    let differs = a.keys().chain(b.keys()).filter(|priority| of(a, priority) != of(b, priority));
+    differs.min().is_some_and(|priority| of(a, priority) < of(b, priority))
+}
+
 /// What is known before an attempt.
 pub(super) struct Lessons<'a> {
     problem: &'a Problem,
@@ -34,6 +45,10 @@ pub(super) struct Lessons<'a> {
     spare: BTreeMap<usize, u64>,
     /// Gangs left behind.
     behind: BTreeSet<usize>,
+    /// Those of them that did not fit beside the others, with their priority, highest last.
+    dropped: BTreeSet<(i32, Reverse<usize>)>,
+    /// The one of them that is tried again.
+    trial: Option<(i32, usize)>,
     /// Gangs of which not all pods are known, with the count of those that are.
     partial: BTreeMap<usize, u64>,
     /// Demands whose rules could not be kept in any order of binding.
@@ -41,6 +56,8 @@ pub(super) struct Lessons<'a> {
     spent: u32,
     domains: u32,
     bare: bool,
+    /// Levels before all preferences were given up, with the pods that had no place then.
+    wishes: Option<(Vec<BTreeMap<usize, u32>>, Shortfall)>,
     /// Whether whole steps are taken where single ones would give up less.
     hurry: bool,
 }
@@ -98,11 +115,14 @@ impl<'a> Lessons<'a> {
             levels,
             caps: Caps::new(),
             behind,
+            dropped: BTreeSet::new(),
+            trial: None,
             partial,
             refused: BTreeSet::new(),
             spent: 0,
             domains: 0,
             bare: false,
+            wishes: None,
             hurry: false,
         }
     }
@@ -147,7 +167,7 @@ impl<'a> Lessons<'a> {
     /// have no place.
     pub(super) fn learn(&mut self, compiled: &Compiled<'_>, left: &[u32]) -> bool {
         if left.iter().all(|left| *left == 0) {
-            return false;
+            return self.readmit();
         }
         self.hurry |= self.problem.options.hurry.asked();
         let mut missing: BTreeMap<usize, u32> = BTreeMap::new();
@@ -164,8 +184,19 @@ impl<'a> Lessons<'a> {
         }
         self.relax(&missing)
             || self.close(compiled, left)
-            || self.strip()
+            || self.strip(&missing)
+            || self.unstrip(&missing)
             || self.leave_behind(&missing)
+            || self.readmit()
+    }
+
+    fn shortfall(&self, missing: &BTreeMap<usize, u32>) -> Shortfall {
+        let mut all = Shortfall::new();
+        for (demand, count) in missing {
+            let priority = self.problem.demands[*demand].shape.priority;
+            *all.entry(Reverse(priority)).or_insert(0) += u64::from(*count);
+        }
+        all
     }
 
     /// Gives up one preference of each pod without a place.
@@ -230,12 +261,13 @@ impl<'a> Lessons<'a> {
     }
 
     /// Gives up all preferences of all pods: somebody's wish may be what is in another's way.
-    fn strip(&mut self) -> bool {
+    fn strip(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
         if self.bare {
             return false;
         }
         self.bare = true;
         let mut changed = false;
+        let before = self.levels.clone();
         for (at, (levels, steps)) in self.levels.iter_mut().zip(&self.steps).enumerate() {
             let count = self.problem.demands[at].count - self.storage.blocked(at);
             if count == 0 {
@@ -251,8 +283,21 @@ impl<'a> Lessons<'a> {
         if changed {
             self.caps.clear();
             self.domains = 0;
+            self.wishes = Some((before, self.shortfall(missing)));
         }
         changed
+    }
+
+    /// Takes preferences up again that were given up in vain: nobody more has a place for it.
+    fn unstrip(&mut self, missing: &BTreeMap<usize, u32>) -> bool {
+        let Some((levels, before)) = self.wishes.take() else { return false };
+        if is_less(&self.shortfall(missing), &before) {
+            return false;
+        }
+        self.levels = levels;
+        self.caps.clear();
+        self.domains = 0;
+        true
     }
 
     /// Leaves the gang of least priority behind of those that do not fit as a whole.
@@ -273,11 +318,37 @@ impl<'a> Lessons<'a> {
             })
             .collect();
         failed.sort_unstable();
+        // A gang that is tried again may not push out others of its priority, or fail again.
+        if let Some((priority, gang)) = self.trial
+            && failed.last().is_some_and(|(most, other)| *most >= priority || *other == gang)
+        {
+            self.trial = None;
+            self.behind.insert(gang);
+            self.caps.clear();
+            self.domains = 0;
+            return true;
+        }
         let single = self.behind.len() < MOST_GANGS as usize && !self.hurry;
         let count = if single { 1 } else { failed.len() };
-        let new: Vec<usize> = failed.into_iter().map(|(_, gang)| gang).take(count).collect();
-        self.behind.extend(&new);
-        !new.is_empty()
+        failed.truncate(count);
+        self.behind.extend(failed.iter().map(|(_, gang)| *gang));
+        self.dropped.extend(failed.iter().map(|(priority, gang)| (*priority, Reverse(*gang))));
+        !failed.is_empty()
+    }
+
+    /// Tries a gang once more that was left behind: what was in its way may have been left behind
+    /// after it.
+    fn readmit(&mut self) -> bool {
+        self.trial = None;
+        if self.hurry || self.behind.len() < 2 {
+            return false;
+        }
+        let Some((priority, Reverse(gang))) = self.dropped.pop_last() else { return false };
+        self.behind.remove(&gang);
+        self.trial = Some((priority, gang));
+        self.caps.clear();
+        self.domains = 0;
+        true
     }
 
     /// Says what was given up and who was left behind.

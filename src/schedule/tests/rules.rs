@@ -218,6 +218,18 @@ fn preferences_are_given_up_one_by_one_and_said() {
 }
 
 #[test]
+fn a_hopeless_pod_costs_nobody_a_preference() {
+    let wish = r#""affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[
+        {"weight":1,"preference":{"matchExpressions":[{"key":"topology.kubernetes.io/zone","operator":"In","values":["b"]}]}}]}}"#;
+    let lost = of("l", "1", r#""nodeSelector":{"kubernetes.io/arch":"none"}"#);
+    let problem = problem(&[(2, of("w", "1", wish)), (1, lost)], vec![on_demand()]);
+    let solution = solved(&problem);
+    assert_eq!(by(ZONE, &problem, &solution, 0), [("b".to_owned(), 2)]);
+    assert_eq!(solution.relaxed, []);
+    assert_eq!(solution.unplaced.len(), 1);
+}
+
+#[test]
 fn a_soft_spread_spreads_as_far_as_it_can() {
     let web = of("w", "1", &spread(ZONE, "w", r#","whenUnsatisfiable":"ScheduleAnyway""#));
     let problem = problem(&[(6, Arc::clone(&web))], vec![on_demand()]);
@@ -255,6 +267,19 @@ fn a_gang_is_placed_wholly_or_not_at_all() {
     let text = show(&problem, &solution);
     assert!(text.contains("left 0x40: the gang does not fit as a whole"), "{text}");
     assert_eq!(solution.unplaced.len(), 1, "{text}");
+}
+
+#[test]
+fn a_gang_that_fits_is_not_left_behind_with_one_that_never_does() {
+    let mut slot = on_demand();
+    slot.remaining.insert("cpu".into(), 16_000);
+    let mut problem =
+        problem(&[(8, sized("1500m", "1Gi")), (10, sized("3500m", "1Gi"))], vec![slot]);
+    problem.demands[0].gang = Some(0);
+    problem.demands[1].gang = Some(1);
+    let solution = solved(&problem);
+    let left: Vec<usize> = solution.unplaced.iter().map(|unplaced| unplaced.demand).collect();
+    assert_eq!(left, [1], "{}", show(&problem, &solution));
 }
 
 #[test]
