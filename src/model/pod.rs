@@ -22,6 +22,8 @@ pub struct PodShape {
     pub namespace: Arc<str>,
     /// Labels, seen by the selectors of other pods.
     pub labels: Labels,
+    /// Whether it is being deleted: it holds its room until it is gone, and no spread counts it.
+    pub leaving: bool,
     /// Effective requests, including init containers, sidecars, pod-level resources, overhead and
     /// one pod slot.
     pub requests: Resources,
@@ -241,6 +243,14 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Its shape as others on its node see it.
+    pub fn shape_there(&self) -> Arc<PodShape> {
+        if self.deleted_at.is_none() {
+            return Arc::clone(&self.shape);
+        }
+        Arc::new(PodShape { leaving: true, ..(*self.shape).clone() })
+    }
+
     /// Whether it is not to be evicted at `now`, in seconds since the epoch.
     pub fn protected(&self, now: i64) -> bool {
         match self.protection {

@@ -84,7 +84,7 @@ pub fn provision(
     seed: u64,
 ) -> ProvisionPlan {
     let pools = pools(snapshot, assignments, catalogs);
-    let (nodes, covered) = nodes(snapshot, assignments, &pools, now);
+    let (nodes, covered) = nodes(snapshot, assignments, &pools);
     let wanted = wanted(snapshot, ledger, settings.intents, covered);
     if wanted.is_empty() {
         return ProvisionPlan::default();
@@ -191,7 +191,6 @@ fn nodes(
     snapshot: &Snapshot,
     assignments: &Assignments,
     pools: &[PoolSlot],
-    _now: i64,
 ) -> (Vec<NodeSlot>, Covered) {
     let by_node = snapshot.pods_by_node();
     let daemons = snapshot.daemons();
@@ -226,27 +225,17 @@ fn nodes(
                     false,
                 ));
             }
-            Some(claim) => {
-                slots.push(slot(
-                    node,
-                    pods,
-                    &daemons,
-                    assignments.of(&claim.name),
-                    snapshot,
-                    &mut covered,
-                    position(&claim.pool),
-                    node.ready,
-                ));
-            }
-            None => slots.push(slot(
+            // From then on its taints are to be believed: the scheduler keeps pods from a node that
+            // is not ready any more, and so must a plan.
+            claim => slots.push(slot(
                 node,
                 pods,
                 &daemons,
-                &[],
+                claim.map_or(&[], |claim| assignments.of(&claim.name)),
                 snapshot,
                 &mut covered,
-                None,
-                node.ready,
+                claim.and_then(|claim| position(&claim.pool)),
+                true,
             )),
         }
     }
@@ -274,7 +263,7 @@ fn nodes(
     (slots, covered)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call shape for three kinds of nodes")]
+#[expect(clippy::too_many_arguments, reason = "one call shape for all kinds of nodes")]
 fn slot(
     node: &Node,
     pods: &[&Arc<Pod>],
@@ -292,7 +281,7 @@ fn slot(
     for pod in pods {
         free.sub(&pod.shape.requests);
         host_ports.extend(pod.shape.host_ports.iter().cloned());
-        *there.entry(Arc::clone(&pod.shape)).or_insert(0) += 1;
+        *there.entry(pod.shape_there()).or_insert(0) += 1;
         *came.entry(snapshot.root_of(pod)).or_insert(0) += 1;
     }
     free.sub(&daemons_to_come(node, daemons, pods));

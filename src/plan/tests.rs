@@ -15,6 +15,7 @@ use crate::model::pod::{OwnerRef, Pod, PodShape};
 use crate::model::pool::{ClassRef, Pool};
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
+use crate::model::taints::{Taint, TaintEffect};
 use crate::model::workload::{Workload, WorkloadKind};
 use crate::schedule::Hurry;
 
@@ -277,6 +278,23 @@ fn another_leader_buys_nothing_twice() {
         world.assignments.restore(claim, |owner| (owner == "w").then(shape));
     }
     assert!(world.plan().claims.is_empty());
+}
+
+#[test]
+fn a_node_that_is_not_ready_any_more_takes_no_pods() {
+    let mut world = World::new();
+    world.scale(1, 1);
+    world.plan();
+    world.advance(ClaimStage::Initialized);
+    let mut node = (**world.state.snapshot().nodes.values().next().unwrap()).clone();
+    world.pod(0, Some(&node.name.clone()));
+    world.scale(2, 2);
+    assert_eq!(World::planned(&world.plan()), 0, "there is room");
+    node.ready = false;
+    node.taints = vec![Taint::new("node.kubernetes.io/not-ready", TaintEffect::NoSchedule)];
+    world.state.apply(Event::Nodes(Change::Upsert(node)));
+    world.pod(1, None);
+    assert_eq!(World::planned(&world.plan()), 1);
 }
 
 #[test]

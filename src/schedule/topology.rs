@@ -230,7 +230,9 @@ impl<'a, 'p> Index<'a, 'p> {
             found.extend(self.by_label.get(&(&**key, &**value)).into_iter().flatten());
         }
         found.retain(|at| {
-            self.counters[*at as usize].terms.iter().all(|term| means(term, pod, spaces))
+            let counter = &self.counters[*at as usize];
+            let seen = !pod.leaving || counter.kind != Kind::Spread;
+            seen && counter.terms.iter().all(|term| means(term, pod, spaces))
         });
         found.sort_unstable();
         found

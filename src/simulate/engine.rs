@@ -228,7 +228,7 @@ fn node_slot(
     for pod in on_node {
         free.sub(&pod.pod.shape.requests);
         host_ports.extend(pod.pod.shape.host_ports.iter().cloned());
-        *there.entry(Arc::clone(&pod.pod.shape)).or_insert(0) += 1;
+        *there.entry(pod.pod.shape_there()).or_insert(0) += 1;
         if pod.pod.of_daemon_set() {
             daemon_pods.add(&pod.pod.shape.requests);
         }
@@ -246,14 +246,21 @@ fn node_slot(
     to_come.clamp_to_zero();
     free.sub(&to_come);
     let pool = node.label(labels::NODEPOOL);
+    // A node of a pool that is not marked initialized is on its way; of others, taints are believed.
+    let initialized = pool.is_none() || node.initialized();
     NodeSlot {
         name: Arc::clone(&node.name),
-        taints: node.taints.iter().filter(|taint| !is_ephemeral(taint)).cloned().collect(),
+        taints: node
+            .taints
+            .iter()
+            .filter(|taint| initialized || !is_ephemeral(taint))
+            .cloned()
+            .collect(),
         free,
         pods: there.into_iter().collect(),
         host_ports,
         pool: pools.iter().position(|slot| Some(&*slot.pool.name) == pool),
-        initialized: node.ready,
+        initialized,
         labels: node.labels,
     }
 }

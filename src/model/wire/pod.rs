@@ -281,6 +281,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
     preferred_pod_terms
         .extend(weighted(anti_affinity.preferred_during_scheduling_ignored_during_execution, -1));
     let mut shape = PodShape {
+        leaving: false,
         namespace: meta.namespace().into(),
         labels: labels.clone(),
         requests: pod_requests(spec, status),

@@ -340,6 +340,7 @@ impl<'a> Scheduler<'a> {
         match rule {
             Rule::Spread { selector, namespace, .. } => {
                 namespace == &*pod.namespace
+                    && !pod.leaving
                     && selector.is_some_and(|selector| selector.matches(&pod.labels))
             }
             Rule::Near { terms, namespace, .. } => {

@@ -178,6 +178,11 @@ fn spread_counts_pods_that_are_there() {
     let solution = solved(&problem);
     let counts = by(ZONE, &problem, &solution, 0);
     assert!(counts.iter().all(|(zone, _)| zone != "a"), "{counts:?}");
+    // Those that are being deleted are not counted.
+    let leaving = Arc::new(PodShape { leaving: true, ..(*web).clone() });
+    problem.nodes = vec![node("n1", "a", 0, &[(leaving, 2)])];
+    let counts = by(ZONE, &problem, &solved(&problem), 0);
+    assert_eq!(counts.len(), 3, "{counts:?}");
 }
 
 #[test]
