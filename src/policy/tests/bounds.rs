@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::resources::Resources;
+use crate::model::wire::workload::TemplateWire;
 
 fn range(items: &Value) -> LimitRange {
     serde_json::from_value(json!({ "metadata": { "name": "lr" }, "spec": { "limits": items } }))
@@ -271,4 +272,25 @@ fn templates_are_told_the_amounts_that_their_pods_will_get() {
     assert_eq!(told, ["container \"a\" has no cpu request; pods get 250m (policy p)"]);
     let told = advise(&template, "other", ("Deployment", "web"), &snapshot, now());
     assert_eq!(told.len(), 2, "bounds are of their namespace: {told:?}");
+}
+
+#[test]
+fn templates_ask_for_what_a_limit_range_fills_in() {
+    let ranges = [range(&json!([
+        { "type": "Container", "defaultRequest": { "cpu": "500m", "memory": "1Gi" } },
+    ]))];
+    let template: TemplateWire = serde_json::from_value(json!({ "spec": { "containers": [
+        { "name": "a" }, { "name": "b", "resources": { "limits": { "cpu": "2" }, "requests": { "memory": "2Gi" } } },
+    ] } }))
+    .unwrap();
+    let bounds = Arc::new(Bounds::new(&ranges, &[]));
+    for namespace in ["shop", "kube-system"] {
+        // No policy, and in the second not even judged.
+        let world = snapshot(Vec::new())
+            .with_bounds(BTreeMap::from([(namespace.into(), Arc::clone(&bounds))]));
+        let shape = effective_shape(&template, namespace, ("Deployment", "web"), &world, now());
+        let asked: Vec<String> =
+            shape.containers.iter().map(|c| c.resources.effective().to_string()).collect();
+        assert_eq!(asked, ["cpu 500m, memory 1Gi", "cpu 2, memory 2Gi"], "{namespace}");
+    }
 }
