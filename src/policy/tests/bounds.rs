@@ -294,3 +294,20 @@ fn templates_ask_for_what_a_limit_range_fills_in() {
         assert_eq!(asked, ["cpu 500m, memory 1Gi", "cpu 2, memory 2Gi"], "{namespace}");
     }
 }
+
+#[test]
+fn suggestions_are_amounts_that_the_api_server_takes() {
+    let ranges = [range(&json!([{ "type": "Container", "min": { "cpu": "300m" } }]))];
+    let bounds = Arc::new(Bounds::new(&ranges, &[]));
+    let limited = json!({ "requests": zero()["requests"], "limits": { "memory": "64Mi" } });
+    let text = pod(&json!([{ "name": "a", "resources": limited }])).to_string();
+    for action in [Action::Deny, Action::Warn, Action::Shadow] {
+        let rules = [(Resource::Cpu, action), (Resource::Memory, action)];
+        let world = snapshot(vec![policy("p", &rules)])
+            .with_bounds(BTreeMap::from([("shop".into(), Arc::clone(&bounds))]));
+        let decision = decide_text(&text, &world);
+        let suggested: Vec<String> = decision.findings.iter().map(Finding::quantity).collect();
+        assert_eq!(suggested, ["300m", "64Mi"], "{action:?}");
+        assert!(decision.findings.iter().all(|finding| finding.action == action));
+    }
+}
