@@ -88,13 +88,11 @@ fn alone(slot: &Slot<'_>, finding: &mut Finding, bounds: Option<&Bounds>) {
             finding.raise(least.amount, &format!("LimitRange {:?}", least.by));
         }
         if let Some(max) = &range.max {
-            finding.lower(max.amount, &format!("LimitRange {:?}", max.by));
+            finding.keep_within(max.amount, &format!("LimitRange {:?}", max.by));
         }
     }
-    match limit {
-        Some(limit) if limit > 0 => finding.lower(limit, "its limit"),
-        Some(_) if finding.action.sets() => finding.withhold("its limit"),
-        _ => {}
+    if let Some(limit) = limit {
+        finding.keep_within(limit, "its limit");
     }
 }
 
@@ -232,6 +230,15 @@ impl Finding {
     pub(super) fn lower(&mut self, most: i64, cause: &str) {
         if self.amount > most {
             self.clamp(most, cause);
+        }
+    }
+
+    /// Lowers the amount, where that leaves one.
+    fn keep_within(&mut self, most: i64, cause: &str) {
+        if most > 0 {
+            self.lower(most, cause);
+        } else if self.action.sets() {
+            self.withhold(cause);
         }
     }
 

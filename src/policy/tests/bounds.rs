@@ -311,3 +311,20 @@ fn suggestions_are_amounts_that_the_api_server_takes() {
         assert!(decision.findings.iter().all(|finding| finding.action == action));
     }
 }
+
+#[test]
+fn bounds_from_above_are_rounded_down() {
+    let limited = json!({ "requests": { "memory": "0" }, "limits": { "memory": "67108864500m" } });
+    let one = |resources: &Value| pod(&json!([{ "name": "a", "resources": resources }]));
+    assert_eq!(requests(&one(&limited), &world(&[], &[], &[])), "250m/64Mi");
+    let ranges = [range(&json!([{ "type": "Container", "max": { "memory": "67108864500m" } }]))];
+    assert_eq!(requests(&one(&zero()), &world(&ranges, &[], &[])), "250m/64Mi");
+    let ranges = [range(&json!([{ "type": "Pod", "max": { "cpu": "100500u" } }]))];
+    assert_eq!(requests(&one(&zero()), &world(&ranges, &[], &[])), "100m/256Mi");
+    let quota = quota(
+        "q",
+        &json!({ "hard": { "requests.cpu": "300500u" } }),
+        &json!({ "requests.cpu": "199900u" }),
+    );
+    assert_eq!(requests(&one(&zero()), &world(&[], &[quota], &[])), "100m/256Mi");
+}
