@@ -79,6 +79,8 @@ pub struct Decision {
     pub exempt: Option<&'static str>,
     /// Why a patch was built and then dropped: it failed its own test.
     pub patch_dropped: Option<String>,
+    /// Whether the pod has so many annotations that the record of the patch is left out.
+    pub record_left_out: bool,
     /// Effective request of the pod after the patch.
     pub effective: Resources,
 }
@@ -95,7 +97,8 @@ impl Decision {
         }
         let set = self.findings.iter().filter(|finding| finding.action.sets());
         let sleeps = self.sleeps.iter().map(Sleep::warning);
-        set.filter_map(text::pod_warning).chain(sleeps).collect()
+        let no_record = self.record_left_out.then(text::no_record);
+        set.filter_map(text::pod_warning).chain(sleeps).chain(no_record).collect()
     }
 
     /// Lines for the user of a pod that is final: what is missing and will not be set any more.
@@ -127,6 +130,7 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
         failed_conditions: Vec::new(),
         exempt: exemption(pod, meta.namespace, snapshot),
         patch_dropped: None,
+        record_left_out: false,
         effective: Resources::default(),
     };
     let mut spec = pod.to_spec();
@@ -151,7 +155,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     if found.is_empty() && asleep.is_empty() {
         return;
     }
-    let mut patch = patch::build(pod, &subject, &found, &asleep);
+    let (mut patch, record_left_out) = patch::build(pod, &subject, &found, &asleep);
     if !patch.is_empty() {
         let settled = |patched: &PodView<'_>| {
             let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
@@ -171,6 +175,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
         decision.verdict = Verdict::Deny { code: 422, message };
     }
     decision.patch = patch;
+    decision.record_left_out = record_left_out;
     decision.audit = audit(&found, snapshot);
     decision.findings = found;
     decision.sleeps = asleep;

@@ -15,12 +15,16 @@ use super::sleep::Sleep;
 use super::subject::{Slot, Subject};
 use super::view::PodView;
 use super::{RECORD_ANNOTATION, skeleton};
+use crate::model::wire::{object_or_default, or_default};
 
 /// Bytes of a patch that is sent; a pod of 400 containers needs less.
 const PATCH_LIMIT: usize = 64 << 10;
 
 /// Bytes of the record on the pod.
 const RECORD_LIMIT: usize = 2 << 10;
+
+/// Bytes of the keys and values of all annotations that the API server takes.
+const ANNOTATIONS_LIMIT: usize = 256 << 10;
 
 /// Why a patch is not sent.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +39,14 @@ pub(super) enum PatchError {
     Diverges,
 }
 
-/// The patch that sets the requests of all findings whose action does.
+/// The patch that sets the requests of all findings whose action does, and whether the pod's
+/// annotations leave no room for the record of it.
 pub(super) fn build(
     pod: &PodView<'_>,
     subject: &Subject<'_>,
     findings: &[Finding],
     sleeps: &[Sleep],
-) -> Patch {
+) -> (Patch, bool) {
     let mut operations = Vec::new();
     for slot in &subject.slots {
         let wanted: Vec<&Finding> = findings
@@ -55,10 +60,13 @@ pub(super) fn build(
         }
     }
     operations.extend(sleeps.iter().map(set_sleep));
-    if !operations.is_empty() {
-        operations.push(record(pod, findings, sleeps));
+    if operations.is_empty() {
+        return (Patch(operations), false);
     }
-    Patch(operations)
+    let record = record(pod, findings, sleeps);
+    let is_left_out = record.is_none();
+    operations.extend(record);
+    (Patch(operations), is_left_out)
 }
 
 fn set_sleep(sleep: &Sleep) -> PatchOperation {
@@ -118,7 +126,8 @@ struct Record {
     policies: Vec<String>,
 }
 
-fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOperation {
+/// Writes the record, unless the API server would refuse the pod for it.
+fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> Option<PatchOperation> {
     let annotations = pod.annotations();
     let old = annotations.and_then(|annotations| annotations.record.as_deref());
     // What a user wrote there by hand is not worth an error.
@@ -169,13 +178,41 @@ fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOpe
             text = json!({ "v": 1 }).to_string();
         }
     }
+    if !has_room(pod, text.len().saturating_sub(old.map_or(0, str::len))) {
+        return None;
+    }
     let path = ["metadata", "annotations", RECORD_ANNOTATION];
-    match (&pod.metadata, annotations) {
+    Some(match (&pod.metadata, annotations) {
         (None, _) => add(["metadata"], json!({ "annotations": { RECORD_ANNOTATION: text } })),
         (Some(_), None) => add(path.into_iter().take(2), json!({ RECORD_ANNOTATION: text })),
         (Some(_), Some(_)) if old.is_some() => replace(path, text.into()),
         (Some(_), Some(_)) => add(path, text.into()),
+    })
+}
+
+/// Whether the pod's annotations leave room for the record's key and `more` bytes of its value.
+fn has_room(pod: &PodView<'_>, more: usize) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Pod {
+        #[serde(deserialize_with = "object_or_default")]
+        metadata: Meta,
     }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Meta {
+        #[serde(deserialize_with = "or_default")]
+        annotations: BTreeMap<String, String>,
+    }
+    let more = more + RECORD_ANNOTATION.len();
+    // No text is longer than the JSON that holds it; nearly all pods are done here.
+    if pod.raw.len() + more <= ANNOTATIONS_LIMIT {
+        return true;
+    }
+    let used = serde_json::from_str::<Pod>(pod.raw).map(|pod| {
+        pod.metadata.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    });
+    used.is_ok_and(|used| used + more <= ANNOTATIONS_LIMIT)
 }
 
 fn add<'a>(path: impl IntoIterator<Item = &'a str>, value: Value) -> PatchOperation {

@@ -154,6 +154,11 @@ pub(super) fn unset_warning(finding: &Finding) -> String {
     )
 }
 
+/// What the user of a pod is told whose annotations leave no room for one more.
+pub(super) fn no_record() -> String {
+    format!("annotations are full: what was set is not recorded in {}", super::RECORD_ANNOTATION)
+}
+
 /// What the user of a workload is told about one finding.
 pub(super) fn template_warning(finding: &Finding) -> Option<String> {
     let Finding { container, policy, .. } = finding;
