@@ -168,14 +168,18 @@ fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> Option<P
         }
     }
     let mut text = json!(record).to_string();
-    if text.len() > RECORD_LIMIT {
-        record.set.clear();
-        record.learned.clear();
-        record.clamped.clear();
-        record.pre_stop.clear();
-        text = json!(record).to_string();
+    // Reasons go first, what was set last.
+    let parts: [fn(&mut Record); 5] = [
+        |record| record.learned.clear(),
+        |record| record.clamped.clear(),
+        |record| record.pre_stop.clear(),
+        |record| record.set.clear(),
+        |record| record.policies.clear(),
+    ];
+    for clear in parts {
         if text.len() > RECORD_LIMIT {
-            text = json!({ "v": 1 }).to_string();
+            clear(&mut record);
+            text = json!(record).to_string();
         }
     }
     if !has_room(pod, text.len().saturating_sub(old.map_or(0, str::len))) {

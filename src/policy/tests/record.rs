@@ -1,8 +1,22 @@
 //! What the record on the pod holds, and what it is read for.
 
+use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::{Value, json};
 
 use super::*;
+
+fn quota(left: &str) -> ResourceQuota {
+    serde_json::from_value(json!({
+        "metadata": { "name": "team" }, "spec": { "hard": { "requests.cpu": left } },
+    }))
+    .unwrap()
+}
+
+fn record(pod: &str) -> Value {
+    let pod: Value = serde_json::from_str(pod).unwrap();
+    let record = pod["metadata"]["annotations"][RECORD_ANNOTATION].as_str().unwrap();
+    serde_json::from_str(record).unwrap()
+}
 
 #[test]
 fn a_pod_full_of_annotations_is_left_without_a_record() {
@@ -23,4 +37,19 @@ fn a_pod_full_of_annotations_is_left_without_a_record() {
         let told = decision.mutation_warnings();
         assert_eq!(told.iter().any(|told| told.contains("annotations")), !recorded, "{told:?}");
     }
+}
+
+#[test]
+fn a_record_that_is_too_large_keeps_what_was_set() {
+    let quota = quota("2");
+    let bounds = Arc::new(Bounds::new(&[], &[quota]));
+    let snapshot = snapshot(vec![policy("p", &[(Resource::Cpu, Action::Default)])])
+        .with_bounds(BTreeMap::from([("shop".into(), bounds)]));
+    let containers: Vec<Value> = (0..40).map(|i| json!({ "name": format!("c{i}") })).collect();
+    let text = json!({ "spec": { "containers": containers } }).to_string();
+    let stored = patched(&text, &decide_text(&text, &snapshot));
+    let record = record(&stored);
+    assert_eq!(record["set"].as_object().unwrap().len(), 40);
+    assert_eq!(record["set"]["c7"]["cpu"], "50m");
+    assert!(record.get("clamped").is_none(), "{record}");
 }
