@@ -105,8 +105,8 @@ impl Decision {
     pub fn validation_warnings(&self) -> Vec<String> {
         let missing = self.findings.iter().filter_map(|finding| match finding.action {
             // Who is refused for it need not be warned of it.
-            Action::DefaultAndVerify => None,
-            Action::Default => Some(text::unset_warning(finding)),
+            _ if finding.refuses() => None,
+            Action::Default | Action::DefaultAndVerify => Some(text::unset_warning(finding)),
             _ => text::pod_warning(finding),
         });
         text::limit_warnings(missing.chain(self.notes()))
@@ -149,7 +149,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     let subject = Subject::of_pod(pod, meta.namespace, meta.user, bounds);
     let document = || serde_json::from_str(pod.raw).ok();
     let policies = select(&subject, snapshot, document, &mut decision.failed_conditions);
-    let found = findings(&subject, &policies, snapshot, meta.now);
+    let mut found = findings(&subject, &policies, snapshot, meta.now);
     let cap = snapshot.max_action();
     let asleep = sleeps(pod, &subject, &policies, cap);
     if found.is_empty() && asleep.is_empty() {
@@ -168,9 +168,14 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
         }
     }
     // The validating endpoint sees the pod as it will be: a request that should have been set, could
-    // be set and is missing there is what `DefaultAndVerify` is for.
-    let refused = [Action::Deny, Action::DefaultAndVerify];
-    if let Some(message) = text::refusals(&subject, &found, &refused) {
+    // be set and is missing there is what `DefaultAndVerify` is for. What we failed to set ourselves is
+    // not: a patch that is dropped there was dropped before, and a quota that had no room then may have
+    // some by now.
+    let held_back = patch::held_back(pod);
+    for finding in &mut found {
+        finding.verified &= decision.patch_dropped.is_none() && !held_back.names(finding);
+    }
+    if let Some(message) = text::refusals(&subject, &found, Finding::refuses) {
         // 422: the object is invalid as it stands, and the message says how to make it valid.
         decision.verdict = Verdict::Deny { code: 422, message };
     }

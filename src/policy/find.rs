@@ -40,6 +40,9 @@ pub struct Finding {
     pub clamps: Vec<Clamp>,
     /// What kept the request from being set.
     pub withheld: Option<String>,
+    /// Whether a pod that arrives without the request is refused: the rule verifies, and no earlier
+    /// call held the request back.
+    pub(super) verified: bool,
     /// The policy that decided.
     pub policy: Arc<str>,
     /// What the policy itself adds, filled in.
@@ -56,6 +59,15 @@ pub struct Clamp {
 }
 
 impl Finding {
+    /// Whether the pod is refused for it, where nothing changes it any more.
+    pub fn refuses(&self) -> bool {
+        match self.action {
+            Action::Deny => true,
+            Action::DefaultAndVerify => self.verified,
+            _ => false,
+        }
+    }
+
     /// The amount as a Kubernetes quantity.
     pub fn quantity(&self) -> String {
         self.resource.format(self.amount)
@@ -119,6 +131,7 @@ pub(super) fn findings(
                     learned: None,
                     clamps: Vec::new(),
                     withheld: None,
+                    verified: action == Action::DefaultAndVerify,
                     policy: Arc::clone(&policy.name),
                     note: None,
                 };

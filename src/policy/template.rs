@@ -63,7 +63,8 @@ pub fn preview(
     let policies = select(&subject, snapshot, document, &mut Vec::new());
     let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
-    Preview { spec, refusal: text::refusals(&subject, &findings, &[Action::Deny]), findings }
+    let refusal = text::refusals(&subject, &findings, |finding| finding.action == Action::Deny);
+    Preview { spec, refusal, findings }
 }
 
 /// The spec that LimitRanges and the policies will leave: what the provisioner must find room for.

@@ -62,13 +62,13 @@ fn refusal(finding: &Finding) -> String {
     )
 }
 
-/// The message of a pod that is refused for findings with one of `actions`.
+/// The message of a pod that is refused for findings that `refuse`.
 pub(super) fn refusals(
     subject: &Subject<'_>,
     findings: &[Finding],
-    actions: &[Action],
+    refuse: impl Fn(&Finding) -> bool,
 ) -> Option<String> {
-    let refused: Vec<&Finding> = findings.iter().filter(|f| actions.contains(&f.action)).collect();
+    let refused: Vec<&Finding> = findings.iter().filter(|finding| refuse(finding)).collect();
     if refused.is_empty() {
         return None;
     }
