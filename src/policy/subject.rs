@@ -4,7 +4,7 @@ use crate::model::labels::Labels;
 use crate::model::resources::Resources;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
-use crate::model::workload::known_workload;
+use crate::model::workload::{cron_job_of, known_workload};
 
 use super::OPT_OUT_ANNOTATION;
 use super::bounds::{Bound, Bounds};
@@ -275,12 +275,12 @@ fn kind(list: ContainerList, restart_policy: Option<&str>) -> ContainerKind {
 /// The kinds by which a policy may name the owner of a pod.
 ///
 /// A ReplicaSet belongs to a Deployment when its name ends in the template hash that the Deployment
-/// controller put on the pod. A Job does not tell whether a CronJob made it, so the pods of a
-/// CronJob are those of a Job.
+/// controller put on the pod. Pods name their Job only, and its name tells whether a CronJob made it.
 fn owner_kinds<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> [&'a str; 2] {
     match kind {
         "Deployment" => ["Deployment", "ReplicaSet"],
-        "CronJob" => ["Job", "Job"],
+        "CronJob" => ["CronJob", "Job"],
+        "Job" if cron_job_of(name).is_some() => ["CronJob", "Job"],
         _ => [kind, known_workload(kind, name, labels).0],
     }
 }
