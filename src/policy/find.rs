@@ -139,7 +139,12 @@ pub(super) fn findings(
                     learn(&mut finding, learned, subject, slot, snapshot, now);
                 }
                 if let Some(owner) = &owner {
+                    let amount = finding.amount;
                     raise(&mut finding, owner, snapshot, now);
+                    // The rule's own default is not held to it.
+                    if let Some(max) = rule.learned.as_ref().and_then(|learned| learned.max) {
+                        finding.lower(max.max(amount), "the policy's max");
+                    }
                 }
                 findings.push(finding);
             }
