@@ -129,3 +129,11 @@ fn nothing_is_still_a_report() {
     assert!(table(&scan).contains("0 workloads"));
     assert!(html(&scan).contains("None."));
 }
+
+#[test]
+fn defaults_that_are_verified_are_defaults() {
+    let scan = scanned(&FILES.replace("action: Default,", "action: DefaultAndVerify,"));
+    assert_eq!(scan.offenders[0].said(), "cpu: DefaultAndVerify 1 (shop)");
+    let configured = scan.modes.iter().find(|mode| mode.mode == "configured").unwrap();
+    assert_eq!((configured.changed, configured.refused), (10, 0));
+}
