@@ -260,6 +260,7 @@ impl Scanner<'_> {
             self.input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
         let namespaces: BTreeMap<_, _> = namespaces.collect();
         Snapshot::new("scan", policies, Arc::new(namespaces), self.exempt.clone())
+            .with_bounds(self.input.bounds())
     }
 
     fn offenders(&self, units: &[Unit], scan: &mut Scan) {
