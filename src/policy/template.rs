@@ -64,7 +64,7 @@ pub fn preview(
     let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
     let refusal = text::refusals(&subject, &findings, |finding| finding.action == Action::Deny);
-    Preview { spec, refusal, findings }
+    Preview { spec, findings, refusal }
 }
 
 /// The spec that LimitRanges and the policies will leave: what the provisioner must find room for.
