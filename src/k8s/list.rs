@@ -11,6 +11,7 @@ const PAGE: u32 = 500;
 
 /// Path, API version and kind of what is read.
 const KINDS: &[(&str, &str, &str)] = &[
+    ("/api/v1/limitranges", "v1", "LimitRange"),
     ("/api/v1/namespaces", "v1", "Namespace"),
     ("/api/v1/nodes", "v1", "Node"),
     ("/api/v1/pods", "v1", "Pod"),

@@ -47,6 +47,16 @@ impl Quantity {
         ceil_div(self.nanos, NANO)
     }
 
+    /// Thousandths of a unit, rounded down: for what must not be exceeded.
+    pub fn milli_floor(self) -> i64 {
+        floor_div(self.nanos, NANO / 1000)
+    }
+
+    /// Whole units, rounded down: for what must not be exceeded.
+    pub fn units_floor(self) -> i64 {
+        floor_div(self.nanos, NANO)
+    }
+
     /// Billionths of a unit.
     pub const fn nanos(self) -> i128 {
         self.nanos
@@ -83,8 +93,15 @@ impl Quantity {
 
 fn ceil_div(value: i128, by: i128) -> i64 {
     let floor = value.div_euclid(by);
-    let ceil = if value.rem_euclid(by) == 0 { floor } else { floor + 1 };
-    i64::try_from(ceil).unwrap_or(if ceil > 0 { i64::MAX } else { i64::MIN })
+    clamped(if value.rem_euclid(by) == 0 { floor } else { floor + 1 })
+}
+
+fn floor_div(value: i128, by: i128) -> i64 {
+    clamped(value.div_euclid(by))
+}
+
+fn clamped(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value > 0 { i64::MAX } else { i64::MIN })
 }
 
 /// The factor of a suffix as `numerator / denominator` of one unit, in nano units.
@@ -252,6 +269,8 @@ mod tests {
         assert_eq!(q("100m").milli(), 100);
         assert_eq!(q("1n").milli(), 1);
         assert_eq!(q("0.1n").units(), 1);
+        assert_eq!((q("1999m").units_floor(), q("-1m").units_floor()), (1, -1));
+        assert_eq!((q("1900u").milli_floor(), q("100E").units_floor()), (1, i64::MAX));
     }
 
     #[test]

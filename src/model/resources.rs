@@ -56,6 +56,11 @@ impl Resources {
         if name == CPU { quantity.milli() } else { quantity.units() }
     }
 
+    /// The same, rounded down: for limits and other amounts that must not be exceeded.
+    pub fn amount_floor(name: &str, quantity: Quantity) -> i64 {
+        if name == CPU { quantity.milli_floor() } else { quantity.units_floor() }
+    }
+
     /// The amount of resource `name`, 0 when absent.
     pub fn get(&self, name: &str) -> i64 {
         match name {

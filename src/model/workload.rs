@@ -70,6 +70,13 @@ pub fn known_workload<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a
     stem.map_or((kind, name), |stem| ("Deployment", stem))
 }
 
+/// The CronJob that made a Job, by the Job's name: a CronJob adds the minute of the run, counted since
+/// 1970. A Job that a person names by a whole date looks the same.
+pub fn cron_job_of(job: &str) -> Option<&str> {
+    let (stem, digits) = job.rsplit_once('-')?;
+    (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then_some(stem)
+}
+
 /// A workload and the pods that it wants.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Workload {

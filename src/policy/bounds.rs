@@ -1,5 +1,6 @@
 //! What LimitRanges and ResourceQuotas of a namespace ask of a pod, read once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
@@ -8,6 +9,12 @@ use k8s_openapi::apimachinery::pkg::api::resource;
 use super::snapshot::Resource;
 use crate::model::quantity::Quantity;
 use crate::model::resources::Resources;
+
+/// A resource list of the API.
+type List = BTreeMap<String, resource::Quantity>;
+
+/// How a quantity becomes millicores or bytes: rounded down where it bounds from above, else up.
+type Amount = fn(&str, Quantity) -> i64;
 
 /// An amount and the object that sets it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,16 +100,18 @@ impl Bounds {
                 _ => continue,
             };
             for (range, resource) in ranges.iter_mut().zip(Resource::ALL) {
-                let read =
-                    |list: &Option<std::collections::BTreeMap<String, resource::Quantity>>| {
-                        let amount = amount(list.as_ref()?.get(resource.name())?, resource)?;
-                        Some(Bound { amount, by: Arc::clone(&name) })
-                    };
-                let (min, max) = (read(&item.min), read(&item.max));
+                let read = |list: &Option<List>, amount: Amount| {
+                    let quantity = list.as_ref()?.get(resource.name())?.0.parse().ok()?;
+                    let amount = amount(resource.name(), quantity);
+                    Some(Bound { amount, by: Arc::clone(&name) })
+                };
+                let min = read(&item.min, Resources::amount);
+                let max = read(&item.max, Resources::amount_floor);
                 if is_container {
                     // What the API server fills in when the object is made; files have not been there.
-                    let limit = read(&item.default).or_else(|| max.clone());
-                    let request = read(&item.default_request);
+                    let limit = read(&item.default, Resources::amount_floor);
+                    let limit = limit.or_else(|| max.clone());
+                    let request = read(&item.default_request, Resources::amount);
                     let request = request.or_else(|| limit.clone()).or_else(|| min.clone());
                     lower(&mut range.default_limit, limit);
                     lower(&mut range.default_request, request);
@@ -115,7 +124,7 @@ impl Bounds {
                 let ratio = ratio.and_then(|list| list.get(resource.name()));
                 let ratio = ratio.and_then(|text| text.0.parse::<Quantity>().ok());
                 let ratio =
-                    ratio.map(|ratio| Bound { amount: ratio.milli(), by: Arc::clone(&name) });
+                    ratio.map(|ratio| Bound { amount: ratio.milli_floor(), by: Arc::clone(&name) });
                 lower(&mut range.ratio, ratio);
             }
         }
@@ -130,11 +139,6 @@ fn lower(old: &mut Option<Bound>, new: Option<Bound>) {
     }
 }
 
-fn amount(text: &resource::Quantity, resource: Resource) -> Option<i64> {
-    let quantity: Quantity = text.0.parse().ok()?;
-    Some(Resources::amount(resource.name(), quantity))
-}
-
 fn quota(object: &ResourceQuota) -> Quota {
     let spec = object.spec.as_ref();
     let status = object.status.as_ref();
@@ -142,11 +146,11 @@ fn quota(object: &ResourceQuota) -> Quota {
     let hard = status.and_then(|s| s.hard.as_ref()).or_else(|| spec.and_then(|s| s.hard.as_ref()));
     let used = status.and_then(|s| s.used.as_ref());
     let left = |key: &str, resource: &str| {
-        let read = |text: &resource::Quantity| {
-            text.0.parse::<Quantity>().ok().map(|q| Resources::amount(resource, q))
+        let read = |text: &resource::Quantity, amount: Amount| {
+            text.0.parse().ok().map(|quantity| amount(resource, quantity))
         };
-        let hard = read(hard?.get(key)?)?;
-        let used = used.and_then(|used| read(used.get(key)?)).unwrap_or(0);
+        let hard = read(hard?.get(key)?, Resources::amount_floor)?;
+        let used = used.and_then(|used| read(used.get(key)?, Resources::amount)).unwrap_or(0);
         Some(hard.saturating_sub(used))
     };
     let least = |a: Option<i64>, b: Option<i64>| match (a, b) {

@@ -79,6 +79,8 @@ pub struct Decision {
     pub exempt: Option<&'static str>,
     /// Why a patch was built and then dropped: it failed its own test.
     pub patch_dropped: Option<String>,
+    /// Whether the pod has so many annotations that the record of the patch is left out.
+    pub record_left_out: bool,
     /// Effective request of the pod after the patch.
     pub effective: Resources,
 }
@@ -95,15 +97,16 @@ impl Decision {
         }
         let set = self.findings.iter().filter(|finding| finding.action.sets());
         let sleeps = self.sleeps.iter().map(Sleep::warning);
-        set.filter_map(text::pod_warning).chain(sleeps).collect()
+        let no_record = self.record_left_out.then(text::no_record);
+        set.filter_map(text::pod_warning).chain(sleeps).chain(no_record).collect()
     }
 
     /// Lines for the user of a pod that is final: what is missing and will not be set any more.
     pub fn validation_warnings(&self) -> Vec<String> {
         let missing = self.findings.iter().filter_map(|finding| match finding.action {
             // Who is refused for it need not be warned of it.
-            Action::DefaultAndVerify => None,
-            Action::Default => Some(text::unset_warning(finding)),
+            _ if finding.refuses() => None,
+            Action::Default | Action::DefaultAndVerify => Some(text::unset_warning(finding)),
             _ => text::pod_warning(finding),
         });
         text::limit_warnings(missing.chain(self.notes()))
@@ -127,6 +130,7 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
         failed_conditions: Vec::new(),
         exempt: exemption(pod, meta.namespace, snapshot),
         patch_dropped: None,
+        record_left_out: false,
         effective: Resources::default(),
     };
     let mut spec = pod.to_spec();
@@ -145,13 +149,13 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     let subject = Subject::of_pod(pod, meta.namespace, meta.user, bounds);
     let document = || serde_json::from_str(pod.raw).ok();
     let policies = select(&subject, snapshot, document, &mut decision.failed_conditions);
-    let found = findings(&subject, &policies, snapshot, meta.now);
+    let mut found = findings(&subject, &policies, snapshot, meta.now);
     let cap = snapshot.max_action();
     let asleep = sleeps(pod, &subject, &policies, cap);
     if found.is_empty() && asleep.is_empty() {
         return;
     }
-    let mut patch = patch::build(pod, &subject, &found, &asleep);
+    let (mut patch, record_left_out) = patch::build(pod, &subject, &found, &asleep);
     if !patch.is_empty() {
         let settled = |patched: &PodView<'_>| {
             let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
@@ -164,13 +168,19 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
         }
     }
     // The validating endpoint sees the pod as it will be: a request that should have been set, could
-    // be set and is missing there is what `DefaultAndVerify` is for.
-    let refused = [Action::Deny, Action::DefaultAndVerify];
-    if let Some(message) = text::refusals(&subject, &found, &refused) {
+    // be set and is missing there is what `DefaultAndVerify` is for. What we failed to set ourselves is
+    // not: a patch that is dropped there was dropped before, and a quota that had no room then may have
+    // some by now.
+    let held_back = patch::held_back(pod);
+    for finding in &mut found {
+        finding.verified &= decision.patch_dropped.is_none() && !held_back.names(finding);
+    }
+    if let Some(message) = text::refusals(&subject, &found, Finding::refuses) {
         // 422: the object is invalid as it stands, and the message says how to make it valid.
         decision.verdict = Verdict::Deny { code: 422, message };
     }
     decision.patch = patch;
+    decision.record_left_out = record_left_out;
     decision.audit = audit(&found, snapshot);
     decision.findings = found;
     decision.sleeps = asleep;

@@ -40,6 +40,9 @@ pub struct Finding {
     pub clamps: Vec<Clamp>,
     /// What kept the request from being set.
     pub withheld: Option<String>,
+    /// Whether a pod that arrives without the request is refused: the rule verifies, and no earlier
+    /// call held the request back.
+    pub(super) verified: bool,
     /// The policy that decided.
     pub policy: Arc<str>,
     /// What the policy itself adds, filled in.
@@ -56,6 +59,15 @@ pub struct Clamp {
 }
 
 impl Finding {
+    /// Whether the pod is refused for it, where nothing changes it any more.
+    pub fn refuses(&self) -> bool {
+        match self.action {
+            Action::Deny => true,
+            Action::DefaultAndVerify => self.verified,
+            _ => false,
+        }
+    }
+
     /// The amount as a Kubernetes quantity.
     pub fn quantity(&self) -> String {
         self.resource.format(self.amount)
@@ -119,6 +131,7 @@ pub(super) fn findings(
                     learned: None,
                     clamps: Vec::new(),
                     withheld: None,
+                    verified: action == Action::DefaultAndVerify,
                     policy: Arc::clone(&policy.name),
                     note: None,
                 };
@@ -126,7 +139,12 @@ pub(super) fn findings(
                     learn(&mut finding, learned, subject, slot, snapshot, now);
                 }
                 if let Some(owner) = &owner {
+                    let amount = finding.amount;
                     raise(&mut finding, owner, snapshot, now);
+                    // The rule's own default is not held to it.
+                    if let Some(max) = rule.learned.as_ref().and_then(|learned| learned.max) {
+                        finding.lower(max.max(amount), "the policy's max");
+                    }
                 }
                 findings.push(finding);
             }

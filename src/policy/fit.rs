@@ -14,6 +14,9 @@
 //! below 10m, 32Mi or the LimitRange's `min` is of no use, and then none of them is set. Last the
 //! checks of the API server run over the result: if it would refuse the pod now and would not have
 //! before, nothing is set at all.
+//!
+//! An amount that is only suggested passes the first two, so that the API server takes it where
+//! somebody writes it down.
 
 use std::sync::Arc;
 
@@ -24,20 +27,20 @@ use super::snapshot::{Action, Resource};
 use super::subject::{Slot, Subject};
 use crate::model::resources::Resources;
 
-/// Adjusts the amounts of all findings that set a request, or turns them into warnings.
+/// Adjusts the amounts of all findings, and turns those that cannot set a request into warnings.
 pub(super) fn fit(
     subject: &Subject<'_>,
     findings: &mut [Finding],
     bounds: Option<&Bounds>,
     largest_nodes: &[Resources],
 ) {
+    for finding in findings.iter_mut() {
+        alone(&subject.slots[finding.slot], finding, bounds);
+    }
     if !findings.iter().any(|finding| finding.action.sets()) {
         return;
     }
     let own = accept::own_requests(subject);
-    for finding in findings.iter_mut().filter(|finding| finding.action.sets()) {
-        alone(&subject.slots[finding.slot], finding, bounds);
-    }
     for resource in Resource::ALL {
         if let Some(most) = subject.pod_request(resource) {
             share(subject, findings, &own, resource, bounds, (most, "spec.resources"));
@@ -85,15 +88,11 @@ fn alone(slot: &Slot<'_>, finding: &mut Finding, bounds: Option<&Bounds>) {
             finding.raise(least.amount, &format!("LimitRange {:?}", least.by));
         }
         if let Some(max) = &range.max {
-            finding.lower(max.amount, &format!("LimitRange {:?}", max.by));
+            finding.keep_within(max.amount, &format!("LimitRange {:?}", max.by));
         }
     }
     if let Some(limit) = limit {
-        if limit <= 0 {
-            finding.withhold("its limit");
-        } else {
-            finding.lower(limit, "its limit");
-        }
+        finding.keep_within(limit, "its limit");
     }
 }
 
@@ -231,6 +230,15 @@ impl Finding {
     pub(super) fn lower(&mut self, most: i64, cause: &str) {
         if self.amount > most {
             self.clamp(most, cause);
+        }
+    }
+
+    /// Lowers the amount, where that leaves one.
+    fn keep_within(&mut self, most: i64, cause: &str) {
+        if most > 0 {
+            self.lower(most, cause);
+        } else if self.action.sets() {
+            self.withhold(cause);
         }
     }
 

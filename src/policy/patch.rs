@@ -15,12 +15,16 @@ use super::sleep::Sleep;
 use super::subject::{Slot, Subject};
 use super::view::PodView;
 use super::{RECORD_ANNOTATION, skeleton};
+use crate::model::wire::{object_or_default, or_default};
 
 /// Bytes of a patch that is sent; a pod of 400 containers needs less.
 const PATCH_LIMIT: usize = 64 << 10;
 
 /// Bytes of the record on the pod.
 const RECORD_LIMIT: usize = 2 << 10;
+
+/// Bytes of the keys and values of all annotations that the API server takes.
+const ANNOTATIONS_LIMIT: usize = 256 << 10;
 
 /// Why a patch is not sent.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +39,14 @@ pub(super) enum PatchError {
     Diverges,
 }
 
-/// The patch that sets the requests of all findings whose action does.
+/// The patch that sets the requests of all findings whose action does, and whether the pod's
+/// annotations leave no room for the record of it.
 pub(super) fn build(
     pod: &PodView<'_>,
     subject: &Subject<'_>,
     findings: &[Finding],
     sleeps: &[Sleep],
-) -> Patch {
+) -> (Patch, bool) {
     let mut operations = Vec::new();
     for slot in &subject.slots {
         let wanted: Vec<&Finding> = findings
@@ -55,10 +60,15 @@ pub(super) fn build(
         }
     }
     operations.extend(sleeps.iter().map(set_sleep));
-    if !operations.is_empty() {
-        operations.push(record(pod, findings, sleeps));
+    // What is held back in silence would be missed, and refused, at the end of admission.
+    let holds_back = findings.iter().any(|f| f.verified && f.withheld.is_some());
+    if operations.is_empty() && !holds_back {
+        return (Patch(operations), false);
     }
-    Patch(operations)
+    let record = record(pod, findings, sleeps);
+    let is_left_out = record.is_err();
+    operations.extend(record.ok().flatten());
+    (Patch(operations), is_left_out)
 }
 
 fn set_sleep(sleep: &Sleep) -> PatchOperation {
@@ -112,18 +122,57 @@ struct Record {
     /// Amounts that differ from what the policy says: `was 1Gi: ResourceQuota "small"`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     clamped: BTreeMap<String, BTreeMap<String, String>>,
+    /// Requests that a rule would verify and that were not set, with the reason, as of the last round.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    withheld: BTreeMap<String, BTreeMap<String, String>>,
     /// Sleeps before the end, by container.
     #[serde(rename = "preStop", skip_serializing_if = "BTreeMap::is_empty")]
     pre_stop: BTreeMap<String, String>,
     policies: Vec<String>,
 }
 
-fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOperation {
+/// Requests that the record on a pod says were not set, by container and resource.
+pub(super) struct HeldBack(BTreeMap<String, BTreeMap<String, String>>);
+
+impl HeldBack {
+    pub(super) fn names(&self, finding: &Finding) -> bool {
+        let resources = self.0.get(&finding.container);
+        resources.is_some_and(|resources| resources.contains_key(finding.resource.name()))
+    }
+}
+
+/// Reads what an earlier call held back. A record that a user writes by hand is written anew by the
+/// mutating call, so it counts only where that call is missing too.
+pub(super) fn held_back(pod: &PodView<'_>) -> HeldBack {
+    HeldBack(read(pod).withheld)
+}
+
+/// The record on the pod. What a user wrote there by hand is not worth an error.
+fn read(pod: &PodView<'_>) -> Record {
+    let old = pod.annotations().and_then(|annotations| annotations.record.as_deref());
+    old.and_then(|old| serde_json::from_str(old).ok()).unwrap_or_default()
+}
+
+/// The API server would refuse the pod for the record.
+struct NoRoom;
+
+/// The operation that writes the record, if it changes.
+fn record(
+    pod: &PodView<'_>,
+    findings: &[Finding],
+    sleeps: &[Sleep],
+) -> Result<Option<PatchOperation>, NoRoom> {
     let annotations = pod.annotations();
     let old = annotations.and_then(|annotations| annotations.record.as_deref());
-    // What a user wrote there by hand is not worth an error.
-    let mut record: Record = old.and_then(|old| serde_json::from_str(old).ok()).unwrap_or_default();
+    let mut record = read(pod);
     record.v = 1;
+    record.withheld.clear();
+    for finding in findings.iter().filter(|finding| finding.verified) {
+        if let Some(cause) = &finding.withheld {
+            let resources = record.withheld.entry(finding.container.clone()).or_default();
+            resources.insert(finding.resource.name().to_owned(), cause.clone());
+        }
+    }
     for finding in findings.iter().filter(|finding| finding.action.sets()) {
         record
             .set
@@ -159,23 +208,59 @@ fn record(pod: &PodView<'_>, findings: &[Finding], sleeps: &[Sleep]) -> PatchOpe
         }
     }
     let mut text = json!(record).to_string();
-    if text.len() > RECORD_LIMIT {
-        record.set.clear();
-        record.learned.clear();
-        record.clamped.clear();
-        record.pre_stop.clear();
-        text = json!(record).to_string();
+    // Reasons go first, what was set last.
+    let parts: [fn(&mut Record); 6] = [
+        |record| record.learned.clear(),
+        |record| record.clamped.clear(),
+        |record| record.pre_stop.clear(),
+        |record| record.set.clear(),
+        |record| record.withheld.clear(),
+        |record| record.policies.clear(),
+    ];
+    for clear in parts {
         if text.len() > RECORD_LIMIT {
-            text = json!({ "v": 1 }).to_string();
+            clear(&mut record);
+            text = json!(record).to_string();
         }
     }
+    if old == Some(&*text) {
+        return Ok(None);
+    }
+    if !has_room(pod, text.len().saturating_sub(old.map_or(0, str::len))) {
+        return Err(NoRoom);
+    }
     let path = ["metadata", "annotations", RECORD_ANNOTATION];
-    match (&pod.metadata, annotations) {
+    Ok(Some(match (&pod.metadata, annotations) {
         (None, _) => add(["metadata"], json!({ "annotations": { RECORD_ANNOTATION: text } })),
         (Some(_), None) => add(path.into_iter().take(2), json!({ RECORD_ANNOTATION: text })),
         (Some(_), Some(_)) if old.is_some() => replace(path, text.into()),
         (Some(_), Some(_)) => add(path, text.into()),
+    }))
+}
+
+/// Whether the pod's annotations leave room for the record's key and `more` bytes of its value.
+fn has_room(pod: &PodView<'_>, more: usize) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Pod {
+        #[serde(deserialize_with = "object_or_default")]
+        metadata: Meta,
     }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Meta {
+        #[serde(deserialize_with = "or_default")]
+        annotations: BTreeMap<String, String>,
+    }
+    let more = more + RECORD_ANNOTATION.len();
+    // No text is longer than the JSON that holds it; nearly all pods are done here.
+    if pod.raw.len() + more <= ANNOTATIONS_LIMIT {
+        return true;
+    }
+    let used = serde_json::from_str::<Pod>(pod.raw).map(|pod| {
+        pod.metadata.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    });
+    used.is_ok_and(|used| used + more <= ANNOTATIONS_LIMIT)
 }
 
 fn add<'a>(path: impl IntoIterator<Item = &'a str>, value: Value) -> PatchOperation {

@@ -4,7 +4,7 @@ use crate::model::labels::Labels;
 use crate::model::resources::Resources;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
-use crate::model::workload::known_workload;
+use crate::model::workload::{cron_job_of, known_workload};
 
 use super::OPT_OUT_ANNOTATION;
 use super::bounds::{Bound, Bounds};
@@ -68,7 +68,8 @@ pub(super) struct Slot<'a> {
     pub(super) amounts: [Amounts; 3],
 }
 
-/// Request and limit of a container for one resource; millicores or bytes.
+/// Request and limit of a container for one resource; millicores or bytes, the request rounded up and
+/// the limit down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Amounts {
     pub(super) request: Option<i64>,
@@ -84,17 +85,15 @@ impl Amounts {
         bounds: Option<&Bounds>,
     ) -> [Self; 3] {
         Resource::ALL.map(|resource| {
-            let read = |list: Option<&ResourceList>| {
-                let quantity = list?.get(resource.name())?;
-                Some(Resources::amount(resource.name(), *quantity))
-            };
-            let (request, limit) = (read(requests), read(limits));
+            let name = resource.name();
+            let limit = limits.and_then(|list| list.get(name)).copied();
+            let request = requests.and_then(|list| list.get(name)).copied().or(limit);
+            let request = request.map(|quantity| Resources::amount(name, quantity));
+            let limit = limit.map(|quantity| Resources::amount_floor(name, quantity));
             let range = bounds.map(|bounds| &bounds.container[resource as usize]);
             let filled = |bound: Option<&Option<Bound>>| Some(bound?.as_ref()?.amount);
             Self {
-                request: request
-                    .or(limit)
-                    .or_else(|| filled(range.map(|range| &range.default_request))),
+                request: request.or_else(|| filled(range.map(|range| &range.default_request))),
                 limit: limit.or_else(|| filled(range.map(|range| &range.default_limit))),
             }
         })
@@ -233,12 +232,13 @@ impl<'a> Subject<'a> {
             || policy.exempt_groups.iter().any(|exempt| groups.iter().any(|group| group == exempt))
     }
 
-    /// The request that `spec.resources` makes for the pod as a whole.
+    /// The request that `spec.resources` makes for the pod as a whole; millicores or bytes, rounded
+    /// down, since its containers must stay within it.
     pub(super) fn pod_request(&self, resource: Resource) -> Option<i64> {
         let resources = self.pod_level.filter(|_| resource.has_pod_level())?;
         let name = resource.name();
         let quantity = resources.requests.get(name).or_else(|| resources.limits.get(name))?;
-        Some(Resources::amount(name, *quantity))
+        Some(Resources::amount_floor(name, *quantity))
     }
 
     /// Whether pod-level resources make the containers' requests for `resource` needless.
@@ -275,12 +275,12 @@ fn kind(list: ContainerList, restart_policy: Option<&str>) -> ContainerKind {
 /// The kinds by which a policy may name the owner of a pod.
 ///
 /// A ReplicaSet belongs to a Deployment when its name ends in the template hash that the Deployment
-/// controller put on the pod. A Job does not tell whether a CronJob made it, so the pods of a
-/// CronJob are those of a Job.
+/// controller put on the pod. Pods name their Job only, and its name tells whether a CronJob made it.
 fn owner_kinds<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> [&'a str; 2] {
     match kind {
         "Deployment" => ["Deployment", "ReplicaSet"],
-        "CronJob" => ["Job", "Job"],
+        "CronJob" => ["CronJob", "Job"],
+        "Job" if cron_job_of(name).is_some() => ["CronJob", "Job"],
         _ => [kind, known_workload(kind, name, labels).0],
     }
 }

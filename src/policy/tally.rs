@@ -102,9 +102,10 @@ impl Tally {
                     tallied.remember(offence(pod, namespace, &findings, now));
                 }
                 Stage::Validating => {
+                    let some = |of: fn(&Finding) -> bool| i64::from(findings.iter().any(|f| of(f)));
                     counts.shadowed += any(Action::Shadow);
-                    counts.warned += any(Action::Warn) | any(Action::Default);
-                    counts.denied += any(Action::Deny) | any(Action::DefaultAndVerify);
+                    counts.warned += any(Action::Warn) | some(|f| f.action.sets() && !f.refuses());
+                    counts.denied += some(Finding::refuses);
                 }
             }
         }

@@ -9,13 +9,13 @@ use super::snapshot::{Action, Snapshot};
 use super::subject::{ContainerList, Subject};
 use super::text;
 use crate::model::quantity::Quantity;
-use crate::model::wire::pod::PodSpecWire;
+use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::workload::TemplateWire;
 
 /// What will happen to the pods of a template.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// The spec with the requests that the policies will set.
+    /// The spec with the requests that LimitRanges and the policies will set.
     pub spec: PodSpecWire,
     /// All missing requests and what will be done about each.
     pub findings: Vec<Finding>,
@@ -49,22 +49,25 @@ pub fn preview(
     now: Timestamp,
 ) -> Preview {
     let mut spec = template.spec.clone();
-    if is_untouched(template, namespace, snapshot) {
-        return Preview { spec, findings: Vec::new(), refusal: None };
-    }
     let bounds = snapshot.bounds(namespace);
     let owner = (kind, name);
     let subject =
         Subject::of_template(&template.metadata, &template.spec, namespace, owner, bounds);
+    // The API server does it to all pods, judged or not.
+    fill(&mut spec, &subject);
+    if is_untouched(template, namespace, snapshot) {
+        return Preview { spec, findings: Vec::new(), refusal: None };
+    }
     let document = || serde_json::to_value(template).ok();
     // A condition that fails on a template is told where it fails on its pods.
     let policies = select(&subject, snapshot, document, &mut Vec::new());
     let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
-    Preview { spec, refusal: text::refusals(&subject, &findings, &[Action::Deny]), findings }
+    let refusal = text::refusals(&subject, &findings, |finding| finding.action == Action::Deny);
+    Preview { spec, findings, refusal }
 }
 
-/// The spec that the policies will leave: what the provisioner must find room for.
+/// The spec that LimitRanges and the policies will leave: what the provisioner must find room for.
 pub fn effective_shape(
     template: &TemplateWire,
     namespace: &str,
@@ -100,21 +103,49 @@ fn is_untouched(template: &TemplateWire, namespace: &str, snapshot: &Snapshot) -
         )
 }
 
+/// Sets the requests that LimitRanges will fill in. Where there is a limit the API server copies that,
+/// and whoever adds up requests does too.
+fn fill(spec: &mut PodSpecWire, subject: &Subject<'_>) {
+    for slot in &subject.slots {
+        let Some(container) = container(spec, slot.list, slot.index) else { continue };
+        for resource in Resource::ALL {
+            let name = resource.name();
+            if let Some(amount) = slot.amounts(resource).request
+                && !container.resources.limits.contains_key(name)
+            {
+                let requests = &mut container.resources.requests;
+                requests.entry(name.to_owned()).or_insert_with(|| quantity(resource, amount));
+            }
+        }
+    }
+}
+
 /// Sets the requests of all findings whose action does.
 pub(super) fn apply(spec: &mut PodSpecWire, findings: &[Finding]) {
     for finding in findings.iter().filter(|finding| finding.action.sets()) {
-        let containers = match finding.list {
-            ContainerList::Containers => &mut spec.containers,
-            ContainerList::InitContainers => &mut spec.init_containers,
-        };
-        if let Some(container) = containers.get_mut(finding.index) {
-            let quantity = match finding.resource {
-                Resource::Cpu => Quantity::from_milli(finding.amount),
-                Resource::Memory | Resource::EphemeralStorage => {
-                    Quantity::from_units(finding.amount)
-                }
-            };
+        if let Some(container) = container(spec, finding.list, finding.index) {
+            let quantity = quantity(finding.resource, finding.amount);
             container.resources.requests.insert(finding.resource.name().to_owned(), quantity);
         }
+    }
+}
+
+fn container(
+    spec: &mut PodSpecWire,
+    list: ContainerList,
+    index: usize,
+) -> Option<&mut ContainerWire> {
+    let containers = match list {
+        ContainerList::Containers => &mut spec.containers,
+        ContainerList::InitContainers => &mut spec.init_containers,
+    };
+    containers.get_mut(index)
+}
+
+/// An amount in millicores or bytes.
+fn quantity(resource: Resource, amount: i64) -> Quantity {
+    match resource {
+        Resource::Cpu => Quantity::from_milli(amount),
+        Resource::Memory | Resource::EphemeralStorage => Quantity::from_units(amount),
     }
 }

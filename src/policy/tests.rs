@@ -4,6 +4,7 @@ mod bounds;
 mod guard;
 mod learned;
 mod properties;
+mod record;
 mod selection;
 mod sleep;
 mod table;

@@ -4,12 +4,20 @@ use super::find::Finding;
 use super::snapshot::Action;
 use super::subject::Subject;
 
-/// Characters of a warning. The API server cuts at 256 and its guide asks for 120.
-const WARNING_CHARS: usize = 120;
+/// Characters of a line of a warning; the API server cuts there.
+const WARNING_CHARS: usize = 256;
 
-/// Warnings of one answer. With 120 characters each they stay below the 4096 that the API server
-/// passes on, even at four bytes per character of a container's name.
-const WARNINGS: usize = 20;
+/// Lines of one warning: a policy's message has 512 characters before names are filled in.
+const WARNING_LINES: usize = 4;
+
+/// Lines of one answer.
+const LINES: usize = 20;
+
+/// Characters of one answer; the API server passes no more on.
+const CHARS: usize = 4096;
+
+/// Characters for the line that counts what is left out.
+const MORE_CHARS: usize = 40;
 
 /// Findings spelled out in a refusal before the rest is only counted.
 const REFUSALS: usize = 8;
@@ -54,13 +62,13 @@ fn refusal(finding: &Finding) -> String {
     )
 }
 
-/// The message of a pod that is refused for findings with one of `actions`.
+/// The message of a pod that is refused for findings that `refuse`.
 pub(super) fn refusals(
     subject: &Subject<'_>,
     findings: &[Finding],
-    actions: &[Action],
+    refuse: impl Fn(&Finding) -> bool,
 ) -> Option<String> {
-    let refused: Vec<&Finding> = findings.iter().filter(|f| actions.contains(&f.action)).collect();
+    let refused: Vec<&Finding> = findings.iter().filter(|finding| refuse(finding)).collect();
     if refused.is_empty() {
         return None;
     }
@@ -129,12 +137,12 @@ fn later(action: Action, from: jiff::Timestamp, quantity: &str) -> String {
     }
 }
 
-/// How an amount differs from what the policy says, by the last cause.
+/// How an amount differs from what the policy says, and why.
 fn clamped(finding: &Finding) -> String {
-    let (Some(first), Some(last)) = (finding.clamps.first(), finding.clamps.last()) else {
-        return String::new();
-    };
-    format!(", not {}: {}", finding.resource.format(first.from), last.cause)
+    let Some(first) = finding.clamps.first() else { return String::new() };
+    let mut causes: Vec<&str> = finding.clamps.iter().map(|clamp| &*clamp.cause).collect();
+    causes.dedup();
+    format!(", not {}: {}", finding.resource.format(first.from), causes.join(", then "))
 }
 
 /// What an amount was learned from.
@@ -152,6 +160,11 @@ pub(super) fn unset_warning(finding: &Finding) -> String {
         finding.resource.name(),
         finding.policy,
     )
+}
+
+/// What the user of a pod is told whose annotations leave no room for one more.
+pub(super) fn no_record() -> String {
+    format!("annotations are full: what was set is not recorded in {}", super::RECORD_ANNOTATION)
 }
 
 /// What the user of a workload is told about one finding.
@@ -174,31 +187,48 @@ pub(super) fn template_warning(finding: &Finding) -> Option<String> {
     }
 }
 
-/// Brings warnings to the form that the API server passes on: one line of at most 120 characters
-/// each, at most 20 of them, the last one counting those left out.
+/// Brings warnings to the form that the API server passes on: lines of at most 256 characters, at
+/// most 20 of them and 4096 characters together, the last one counting the warnings left out.
 pub fn limit_warnings(warnings: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    let mut more = 0_usize;
-    for warning in warnings {
-        if out.len() == WARNINGS {
-            more += 1;
-        } else {
-            out.push(shorten(&warning));
+    let mut warnings: Vec<Vec<String>> =
+        warnings.into_iter().map(|warning| lines(&one_line(&warning))).collect();
+    // Those after which there is room to count the rest.
+    let (mut kept, mut count, mut chars, mut fit) = (0, 0, 0, true);
+    for warning in &warnings {
+        count += warning.len();
+        chars += warning.iter().map(|line| line.chars().count()).sum::<usize>();
+        fit = count <= LINES && chars <= CHARS;
+        if count < LINES && chars + MORE_CHARS <= CHARS {
+            kept += 1;
+        } else if !fit {
+            break;
         }
     }
-    if more > 0 {
-        out.pop();
-        out.push(format!("and {} more warnings", more + 1));
+    if !fit {
+        let more = warnings.len() - kept;
+        warnings.truncate(kept);
+        warnings.push(vec![format!("and {more} more warnings")]);
     }
-    out
+    warnings.into_iter().flatten().collect()
 }
 
-fn shorten(text: &str) -> String {
-    let text = one_line(text);
-    if text.chars().count() <= WARNING_CHARS {
-        return text;
+/// The text in lines, broken at spaces where there are some.
+fn lines(text: &str) -> Vec<String> {
+    let (mut out, mut rest) = (Vec::new(), text);
+    while let Some((most, _)) = rest.char_indices().nth(WARNING_CHARS) {
+        if out.len() + 1 == WARNING_LINES {
+            out.push(rest.chars().take(WARNING_CHARS - 1).chain(['…']).collect());
+            return out;
+        }
+        let space = rest[..most].rfind(' ').filter(|at| *at > 0 && !rest[most..].starts_with(' '));
+        let (line, left) = rest.split_at(space.unwrap_or(most));
+        out.push(line.to_owned());
+        rest = left.strip_prefix(' ').unwrap_or(left);
     }
-    text.chars().take(WARNING_CHARS - 1).chain(['…']).collect()
+    if out.is_empty() || !rest.is_empty() {
+        out.push(rest.to_owned());
+    }
+    out
 }
 
 fn one_line(text: &str) -> String {

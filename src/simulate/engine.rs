@@ -141,6 +141,7 @@ pub(super) fn policies(
     let namespaces = input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
     let namespaces: BTreeMap<_, _> = namespaces.collect();
     policy::Snapshot::new("simulate", compiled, Arc::new(namespaces), exempt.clone())
+        .with_bounds(input.bounds())
         .with_estimates(Arc::new(estimates(input, report)))
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::LimitRange;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::scheduling::v1beta1 as scheduling;
@@ -33,6 +34,7 @@ use crate::model::wire::pod::PodWire;
 use crate::model::wire::volume::{ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire};
 use crate::model::wire::workload::WorkloadWire;
 use crate::model::workload::WorkloadKind;
+use crate::policy::Bounds;
 
 /// What the files say.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +55,8 @@ pub struct Input {
     pub policies: Vec<RequestPolicy>,
     /// What was learned of containers.
     pub profiles: Vec<DemandProfile>,
+    /// LimitRanges by namespace and name: requests that they fill in are not missing.
+    pub limit_ranges: BTreeMap<(String, String), LimitRange>,
     /// Priorities by class.
     pub priorities: BTreeMap<String, i32>,
     /// What stands beside workloads.
@@ -72,6 +76,17 @@ pub struct Input {
 }
 
 impl Input {
+    /// What LimitRanges ask, by namespace. Quotas are left out: those of a cluster are used up by the
+    /// very pods that are planned for.
+    pub(super) fn bounds(&self) -> BTreeMap<Arc<str>, Arc<Bounds>> {
+        let mut ranges: BTreeMap<&str, Vec<&LimitRange>> = BTreeMap::new();
+        for ((namespace, _), range) in &self.limit_ranges {
+            ranges.entry(namespace).or_default().push(range);
+        }
+        let bounds = |ranges: Vec<&LimitRange>| Arc::new(Bounds::new(ranges, []));
+        ranges.into_iter().map(|(namespace, ranges)| (namespace.into(), bounds(ranges))).collect()
+    }
+
     /// Where an object without a namespace was read.
     pub fn place(&self, kind: &str, name: &str) -> Option<&Origin> {
         self.places.get(&(kind.to_owned(), String::new(), name.to_owned()))
@@ -205,7 +220,7 @@ impl Sorter {
         }
     }
 
-    /// Reads an object that stands beside workloads, for advice.
+    /// Reads an object that stands beside workloads: for advice, or for what it does to their pods.
     fn companion(&mut self, subject: &Subject<'_>, kind: &str, value: &Value) -> bool {
         match (value["apiVersion"].as_str().unwrap_or_default(), kind) {
             ("policy/v1", "PodDisruptionBudget") => {
@@ -220,6 +235,12 @@ impl Sorter {
                     let scaler = Scaler::from(scaler);
                     let key = (Arc::clone(&scaler.namespace), Arc::clone(&scaler.name));
                     Arc::make_mut(&mut self.input.facts.scalers).insert(key, Arc::new(scaler));
+                }
+            }
+            ("v1", "LimitRange") => {
+                if let Some(range) = self.lenient::<LimitRange>(subject, value) {
+                    let namespace = range.namespace().unwrap_or_else(|| "default".to_owned());
+                    self.input.limit_ranges.insert((namespace, range.name_any()), range);
                 }
             }
             _ => return false,

@@ -20,7 +20,6 @@ use super::input::Input;
 use super::pools;
 use super::report::Report;
 use crate::advice::{self, Advice, FleetNode, Market, Question, Subject};
-use crate::model::resources::Resources;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
 use crate::policy::{self, Action, ContainerKind, Policy, Preview, Resource, Rule, Snapshot};
@@ -261,6 +260,7 @@ impl Scanner<'_> {
             self.input.namespaces.iter().map(|(name, l)| (name.to_string(), l.clone()));
         let namespaces: BTreeMap<_, _> = namespaces.collect();
         Snapshot::new("scan", policies, Arc::new(namespaces), self.exempt.clone())
+            .with_bounds(self.input.bounds())
     }
 
     fn offenders(&self, units: &[Unit], scan: &mut Scan) {
@@ -291,12 +291,10 @@ impl Scanner<'_> {
                     .find(|f| f.container == finding.container && f.resource == finding.resource);
                 if let Some(said) = said {
                     let verb = said.action.api_name();
-                    let text = match said.action {
-                        Action::Default => {
-                            let amount = Resources::format_amount(resource, said.amount);
-                            format!("{verb} {amount} ({})", said.policy)
-                        }
-                        _ => format!("{verb} ({})", said.policy),
+                    let text = if said.action.sets() {
+                        format!("{verb} {} ({})", said.quantity(), said.policy)
+                    } else {
+                        format!("{verb} ({})", said.policy)
                     };
                     offender.policies.insert(resource.to_owned(), text);
                 }
@@ -339,8 +337,8 @@ impl Scanner<'_> {
             let found = pods.iter().filter(|pod| wanted(&pod.preview)).count();
             u32::try_from(found).unwrap_or(u32::MAX)
         };
-        let does = |preview: &Preview, action: Action| {
-            preview.refusal.is_none() && preview.findings.iter().any(|f| f.action == action)
+        let does = |preview: &Preview, what: fn(Action) -> bool| {
+            preview.refusal.is_none() && preview.findings.iter().any(|f| what(f.action))
         };
         let (mut problem, _) = engine::problem(&copy, &pods, self.slots.to_vec());
         problem.options.bound = false;
@@ -351,8 +349,8 @@ impl Scanner<'_> {
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         Mode {
             mode: name.to_owned(),
-            changed: count(&|preview| does(preview, Action::Default)),
-            warned: count(&|preview| does(preview, Action::Warn)),
+            changed: count(&|preview| does(preview, Action::sets)),
+            warned: count(&|preview| does(preview, |action| action == Action::Warn)),
             refused: count(&|preview| preview.refusal.is_some()),
             nodes,
             per_month: cents(per_month),

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::labels::Labels;
-use crate::model::workload::known_workload;
+use crate::model::workload::{cron_job_of, known_workload};
 
 /// A container of a workload's pod, as samples and questions name it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,14 +101,7 @@ pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str
     match kind {
         // The two share what they know: pods name the Job only.
         "CronJob" => ("Job", name),
-        "Job" => {
-            let minute =
-                |digits: &str| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
-            match name.rsplit_once('-') {
-                Some((stem, digits)) if minute(digits) => (kind, stem),
-                _ => (kind, name),
-            }
-        }
+        "Job" => (kind, cron_job_of(name).unwrap_or(name)),
         _ => known_workload(kind, name, labels),
     }
 }

@@ -59,6 +59,26 @@ fn the_webhook_can_be_had_alone() -> Result<()> {
 }
 
 #[test]
+fn advice_never_blocks_workloads() -> Result<()> {
+    let values = ["--set", "clusterName=c1", "--set", "webhook.failurePolicy=Fail"];
+    let shown = helm(&[&["template", "harbinger", "charts/harbinger"][..], &values].concat())?;
+    let text = String::from_utf8_lossy(&shown.stdout);
+    let hooks: Vec<(&str, bool)> = text
+        .split("\n- name: ")
+        .skip(1)
+        .filter_map(|hook| Some((hook.lines().next()?, hook.contains("\n  failurePolicy: Fail\n"))))
+        .filter(|(name, _)| name.ends_with(".harbinger.sh"))
+        .collect();
+    let expected = [
+        ("pods.mutate.harbinger.sh", true),
+        ("pods.validate.harbinger.sh", true),
+        ("workloads.advise.harbinger.sh", false),
+    ];
+    ensure!(hooks == expected, "{hooks:?}");
+    Ok(())
+}
+
+#[test]
 fn wrong_values_are_refused_with_their_names() -> Result<()> {
     let cases: [(&[&str], &[&str]); 7] = [
         (&[], &["clusterName"]),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::resources::Resources;
+use crate::model::wire::workload::TemplateWire;
 
 fn range(items: &Value) -> LimitRange {
     serde_json::from_value(json!({ "metadata": { "name": "lr" }, "spec": { "limits": items } }))
@@ -271,4 +272,59 @@ fn templates_are_told_the_amounts_that_their_pods_will_get() {
     assert_eq!(told, ["container \"a\" has no cpu request; pods get 250m (policy p)"]);
     let told = advise(&template, "other", ("Deployment", "web"), &snapshot, now());
     assert_eq!(told.len(), 2, "bounds are of their namespace: {told:?}");
+}
+
+#[test]
+fn templates_ask_for_what_a_limit_range_fills_in() {
+    let ranges = [range(&json!([
+        { "type": "Container", "defaultRequest": { "cpu": "500m", "memory": "1Gi" } },
+    ]))];
+    let template: TemplateWire = serde_json::from_value(json!({ "spec": { "containers": [
+        { "name": "a" }, { "name": "b", "resources": { "limits": { "cpu": "2" }, "requests": { "memory": "2Gi" } } },
+    ] } }))
+    .unwrap();
+    let bounds = Arc::new(Bounds::new(&ranges, &[]));
+    for namespace in ["shop", "kube-system"] {
+        // No policy, and in the second not even judged.
+        let world = snapshot(Vec::new())
+            .with_bounds(BTreeMap::from([(namespace.into(), Arc::clone(&bounds))]));
+        let shape = effective_shape(&template, namespace, ("Deployment", "web"), &world, now());
+        let asked: Vec<String> =
+            shape.containers.iter().map(|c| c.resources.effective().to_string()).collect();
+        assert_eq!(asked, ["cpu 500m, memory 1Gi", "cpu 2, memory 2Gi"], "{namespace}");
+    }
+}
+
+#[test]
+fn suggestions_are_amounts_that_the_api_server_takes() {
+    let ranges = [range(&json!([{ "type": "Container", "min": { "cpu": "300m" } }]))];
+    let bounds = Arc::new(Bounds::new(&ranges, &[]));
+    let limited = json!({ "requests": zero()["requests"], "limits": { "memory": "64Mi" } });
+    let text = pod(&json!([{ "name": "a", "resources": limited }])).to_string();
+    for action in [Action::Deny, Action::Warn, Action::Shadow] {
+        let rules = [(Resource::Cpu, action), (Resource::Memory, action)];
+        let world = snapshot(vec![policy("p", &rules)])
+            .with_bounds(BTreeMap::from([("shop".into(), Arc::clone(&bounds))]));
+        let decision = decide_text(&text, &world);
+        let suggested: Vec<String> = decision.findings.iter().map(Finding::quantity).collect();
+        assert_eq!(suggested, ["300m", "64Mi"], "{action:?}");
+        assert!(decision.findings.iter().all(|finding| finding.action == action));
+    }
+}
+
+#[test]
+fn bounds_from_above_are_rounded_down() {
+    let limited = json!({ "requests": { "memory": "0" }, "limits": { "memory": "67108864500m" } });
+    let one = |resources: &Value| pod(&json!([{ "name": "a", "resources": resources }]));
+    assert_eq!(requests(&one(&limited), &world(&[], &[], &[])), "250m/64Mi");
+    let ranges = [range(&json!([{ "type": "Container", "max": { "memory": "67108864500m" } }]))];
+    assert_eq!(requests(&one(&zero()), &world(&ranges, &[], &[])), "250m/64Mi");
+    let ranges = [range(&json!([{ "type": "Pod", "max": { "cpu": "100500u" } }]))];
+    assert_eq!(requests(&one(&zero()), &world(&ranges, &[], &[])), "100m/256Mi");
+    let quota = quota(
+        "q",
+        &json!({ "hard": { "requests.cpu": "300500u" } }),
+        &json!({ "requests.cpu": "199900u" }),
+    );
+    assert_eq!(requests(&one(&zero()), &world(&[], &[quota], &[])), "100m/256Mi");
 }

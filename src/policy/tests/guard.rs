@@ -103,3 +103,24 @@ fn suggestions_and_previews_know_the_floor() {
         assert_eq!(preview.findings[0].amount >> 20, expected, "{owner:?}");
     }
 }
+
+#[test]
+fn the_policys_max_comes_after_what_failed_pods_show() {
+    let capped = |max: i64| {
+        let mut policy = policy("p", &[(Resource::Memory, Action::Default)]);
+        policy.rules[0].learned = Some(Learned {
+            measure: crate::usage::Measure::Memory,
+            under_cost: 9,
+            min: None,
+            max: Some(max),
+        });
+        snapshot(vec![policy]).with_guard(failed())
+    };
+    let (after, decision) = request(&pod("web-5d9c", &json!({})), &capped(512 << 20));
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "512Mi");
+    let causes: Vec<&str> = decision.findings[0].clamps.iter().map(|c| &*c.cause).collect();
+    assert_eq!(causes, ["earlier pods were evicted", "the policy's max"]);
+    // The rule's default is not held to it.
+    let (after, _) = request(&pod("web-5d9c", &json!({})), &capped(64 << 20));
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "256Mi");
+}

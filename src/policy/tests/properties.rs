@@ -203,9 +203,11 @@ proptest! {
     }
 
     #[test]
-    fn warnings_are_always_short(text in prop::collection::vec("(?s).{0,300}", 0..50)) {
+    fn warnings_are_always_short(text in prop::collection::vec("(?s).{0,700}", 0..50)) {
         let out = limit_warnings(text);
         prop_assert!(out.len() <= 20);
-        prop_assert!(out.iter().all(|w| w.chars().count() <= 120 && !w.contains('\n')));
+        prop_assert!(out.iter().all(|w| w.chars().count() <= 256 && !w.contains('\n')));
+        prop_assert!(out.iter().map(|w| w.chars().count()).sum::<usize>() <= 4096);
+        prop_assert_eq!(limit_warnings(out.clone()), out);
     }
 }

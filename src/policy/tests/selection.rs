@@ -339,3 +339,35 @@ fn templates_are_told_what_their_pods_will_get() {
     assert!(refusal.starts_with("Deployment shop/web: container"), "{refusal}");
     assert!(advise(&template, "kube-system", owner, &snapshot, now()).is_empty());
 }
+
+#[test]
+fn cron_jobs_match_by_template_and_by_the_names_of_their_jobs() {
+    let owned = |kind: &str, name: &str| {
+        let mut pod = bare();
+        pod["metadata"]["ownerReferences"] =
+            json!([{ "kind": kind, "name": name, "controller": true }]);
+        pod
+    };
+    let policies = |kind: &str| {
+        let mut policy = policy("p", &[(Resource::Cpu, Action::Warn)]);
+        policy.owner_kinds = vec![kind.into()];
+        vec![policy]
+    };
+    let run = owned("Job", "report-29384756");
+    assert_eq!(actions(&run, policies("CronJob")).len(), 1);
+    assert_eq!(actions(&run, policies("Job")).len(), 1);
+    assert_eq!(actions(&owned("Job", "report"), policies("CronJob")).len(), 0);
+    assert_eq!(actions(&owned("Job", "report-7"), policies("CronJob")).len(), 0);
+    assert_eq!(actions(&owned("StatefulSet", "db-29384756"), policies("CronJob")).len(), 0);
+
+    let template: TemplateWire =
+        serde_json::from_value(json!({ "spec": { "containers": [{ "name": "a" }] } })).unwrap();
+    for (owner, kind, found) in [
+        (("CronJob", "report"), "CronJob", 1),
+        (("CronJob", "report"), "Job", 1),
+        (("Job", "report"), "CronJob", 0),
+    ] {
+        let preview = preview(&template, "shop", owner, &snapshot(policies(kind)), now());
+        assert_eq!(preview.findings.len(), found, "{owner:?} {kind}");
+    }
+}

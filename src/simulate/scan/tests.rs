@@ -129,3 +129,27 @@ fn nothing_is_still_a_report() {
     assert!(table(&scan).contains("0 workloads"));
     assert!(html(&scan).contains("None."));
 }
+
+#[test]
+fn defaults_that_are_verified_are_defaults() {
+    let scan = scanned(&FILES.replace("action: Default,", "action: DefaultAndVerify,"));
+    assert_eq!(scan.offenders[0].said(), "cpu: DefaultAndVerify 1 (shop)");
+    let configured = scan.modes.iter().find(|mode| mode.mode == "configured").unwrap();
+    assert_eq!((configured.changed, configured.refused), (10, 0));
+}
+
+#[test]
+fn what_a_limit_range_fills_in_is_not_missing() {
+    let ranges = r"
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: usual, namespace: shop}
+spec: {limits: [{type: Container, defaultRequest: {cpu: 500m, memory: 1Gi}}]}
+";
+    let scan = scanned(&format!("{FILES}{ranges}"));
+    assert_eq!(scan.pods_without_requests, 0, "{:?}", scan.offenders);
+    assert!(scan.advice.iter().all(|told| told.advice.code.name() != "HB001"));
+    let none = |scan: &Scan| scan.modes.iter().find(|mode| mode.mode == "none").unwrap().clone();
+    assert!(none(&scan).per_month > none(&scanned(FILES)).per_month);
+}
