@@ -207,17 +207,7 @@ pub async fn serve(
             finished.cancelled().await;
             false
         }
-        Some(election) => {
-            if election.acquire(&cancel, || clock.now()).await {
-                tracing::info!(term = fence.term(), "leading");
-                metrics.leader.set(1);
-                metrics.term.set(i64::try_from(fence.term()).unwrap_or(i64::MAX));
-                lead.send_replace(true);
-                election.hold(&finished, || clock.now()).await
-            } else {
-                false
-            }
-        }
+        Some(election) => win_and_hold(election, &lead, &metrics, &cancel, &finished).await,
     };
     cancel.cancel();
     tracker.close();
@@ -228,6 +218,26 @@ pub async fn serve(
         bail!("the lease was lost to another replica or could not be renewed");
     }
     Ok(())
+}
+
+/// Waits for the lease and leads until `finished`; whether the lease was lost before.
+async fn win_and_hold(
+    election: &mut Election,
+    lead: &watch::Sender<bool>,
+    metrics: &Metrics,
+    cancel: &CancellationToken,
+    finished: &CancellationToken,
+) -> bool {
+    let now = || SystemClock.now();
+    if !election.acquire(cancel, now).await {
+        return false;
+    }
+    let term = election.fence().term();
+    tracing::info!(term, "leading");
+    metrics.leader.set(1);
+    metrics.term.set(i64::try_from(term).unwrap_or(i64::MAX));
+    lead.send_replace(true);
+    election.hold(finished, now).await
 }
 
 /// Waits for the work under way when the process is to end, and says when it is done.

@@ -22,6 +22,9 @@ pub struct PodShape {
     pub namespace: Arc<str>,
     /// Labels, seen by the selectors of other pods.
     pub labels: Labels,
+    /// Whether it asks for devices by dynamic resource allocation: what a new node will offer is not
+    /// known.
+    pub devices: bool,
     /// Whether it is being deleted: it holds its room until it is gone, and no spread counts it.
     pub leaving: bool,
     /// Effective requests, including init containers, sidecars, pod-level resources, overhead and

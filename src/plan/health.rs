@@ -57,11 +57,11 @@ impl Registrations {
     /// seen of another says nothing of this one.
     pub fn health(&mut self, pool: &Arc<str>, version: &str) -> Health {
         let last = self.0.entry(Arc::clone(pool)).or_default();
-        if last.version.as_deref() != Some(version) {
-            if last.version.replace(version.to_owned()).is_some() {
-                last.outcomes.clear();
-                last.changed = true;
-            }
+        if last.version.as_deref() != Some(version)
+            && last.version.replace(version.to_owned()).is_some()
+        {
+            last.outcomes.clear();
+            last.changed = true;
         }
         let failed = |outcome: &&Outcome| **outcome != Outcome::Registered;
         let failures = last.outcomes.iter().filter(failed).count();

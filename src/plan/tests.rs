@@ -286,8 +286,9 @@ fn a_node_that_is_not_ready_any_more_takes_no_pods() {
     world.scale(1, 1);
     world.plan();
     world.advance(ClaimStage::Initialized);
-    let mut node = (**world.state.snapshot().nodes.values().next().unwrap()).clone();
-    world.pod(0, Some(&node.name.clone()));
+    let there = Arc::clone(world.state.snapshot().nodes.values().next().unwrap());
+    let mut node = (*there).clone();
+    world.pod(0, Some(&there.name));
     world.scale(2, 2);
     assert_eq!(World::planned(&world.plan()), 0, "there is room");
     node.ready = false;

@@ -228,6 +228,9 @@ impl Judge<'_> {
         for (demand, count) in &node.pods {
             let Some(demand) = self.problem.demands.get(*demand) else { continue };
             let pod = &demand.shape;
+            if pod.devices {
+                self.object(at.clone(), "nobody knows whether it offers a pod's devices");
+            }
             asked.add(&pod.requests.times(i64::from(*count)));
             for taint in slot.pool.taints.iter().filter(|taint| taint.repels()) {
                 if !pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {

@@ -113,6 +113,8 @@ pub enum Reason {
         /// Its name, in the pod's namespace.
         name: String,
     },
+    /// The pod asks for devices by dynamic resource allocation.
+    Devices,
     /// The engine does not know a hard constraint, so it must not guess.
     Unsupported {
         /// The constraint.
@@ -266,6 +268,9 @@ impl fmt::Display for Reason {
             Self::GangPartial { known, size } => {
                 write!(f, "the gang waits for its pods: {known} of {size} are there")
             }
+            Self::Devices => f.write_str(
+                "spec.resourceClaims asks for devices, and what a new node will offer is not known",
+            ),
             Self::Unsupported { feature } => write!(f, "{feature} is not supported yet"),
             Self::Room { resource } => write!(f, "not enough {resource}"),
         }

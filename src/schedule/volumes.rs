@@ -66,14 +66,20 @@ impl Storage {
             blocked: vec![None; demands.len()],
             limits: Limits::default(),
         };
+        for (blocked, demand) in storage.blocked.iter_mut().zip(demands) {
+            if demand.shape.devices {
+                *blocked = Some((demand.count, Reason::Devices));
+            }
+        }
         if demands.iter().all(|demand| demand.shape.claims.is_empty()) {
             return storage;
         }
         let mut resolver = Resolver::new(problem);
         // Volumes made by hand and claims for one pod go to the first that asks: by content, so that
         // the order of demands does not matter.
-        let mut order: Vec<usize> =
-            (0..demands.len()).filter(|at| !demands[*at].shape.claims.is_empty()).collect();
+        let mut order: Vec<usize> = (0..demands.len())
+            .filter(|at| !demands[*at].shape.claims.is_empty() && storage.blocked[*at].is_none())
+            .collect();
         order.sort_by(|a, b| {
             let (x, y) = (&demands[*a].shape, &demands[*b].shape);
             y.priority.cmp(&x.priority).then_with(|| x.cmp(y)).then_with(|| a.cmp(b))

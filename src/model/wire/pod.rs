@@ -78,6 +78,9 @@ pub struct PodSpecWire {
     /// Volumes.
     #[serde(deserialize_with = "or_default")]
     pub volumes: Vec<VolumeWire>,
+    /// Devices by dynamic resource allocation.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub resource_claims: Vec<core::PodResourceClaim>,
     /// Grace period, seconds.
     pub termination_grace_period_seconds: Option<i64>,
     /// Service account.
@@ -282,6 +285,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
         .extend(weighted(anti_affinity.preferred_during_scheduling_ignored_during_execution, -1));
     let mut shape = PodShape {
         leaving: false,
+        devices: !spec.resource_claims.is_empty(),
         namespace: meta.namespace().into(),
         labels: labels.clone(),
         requests: pod_requests(spec, status),

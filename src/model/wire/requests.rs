@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::or_default;
-use super::pod::{ContainerWire, PodSpecWire, PodStatusWire};
+use super::pod::{ContainerWire, PodConditionWire, PodSpecWire, PodStatusWire};
 use crate::model::quantity::Quantity;
 use crate::model::resources::{CPU, MEMORY, Resources};
 
@@ -95,10 +95,20 @@ fn container_requests(container: &ContainerWire, status: &PodStatusWire) -> Reso
         .chain(&status.init_container_statuses)
         .find(|held| held.name == container.name);
     if let Some(held) = held {
-        own.raise_to(&read(&held.allocated_resources));
+        let mut there = read(&held.allocated_resources);
         if let Some(actual) = &held.resources {
-            own.raise_to(&read(&actual.requests));
+            there.raise_to(&read(&actual.requests));
         }
+        // What a node can never give is not counted, as the kube-scheduler has it.
+        let impossible = |condition: &PodConditionWire| {
+            condition.r#type == "PodResizePending"
+                && condition.status == "True"
+                && condition.reason.as_deref() == Some("Infeasible")
+        };
+        if !there.is_zero() && status.conditions.iter().any(impossible) {
+            return there;
+        }
+        own.raise_to(&there);
     }
     own
 }
@@ -123,6 +133,26 @@ mod tests {
             "overhead":{"cpu":"100m"}
         }"#;
         assert_eq!(requests(spec), "cpu 2600m, memory 1Gi, pods 1");
+    }
+
+    #[test]
+    fn a_resize_that_no_node_can_do_counts_as_what_is_there() {
+        let of = |reason: &str| {
+            let pod = serde_json::json!({
+                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "64"}}}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{
+                        "name": "a", "allocatedResources": {"cpu": "1"},
+                        "resources": {"requests": {"cpu": "2"}},
+                    }],
+                },
+            });
+            let pod: super::super::pod::PodWire = serde_json::from_value(pod).unwrap();
+            pod_requests(&pod.spec, &pod.status).cpu
+        };
+        assert_eq!(of("Deferred"), 64_000);
+        assert_eq!(of("Infeasible"), 2_000);
     }
 
     #[test]

@@ -288,6 +288,23 @@ fn a_gang_that_fits_is_not_left_behind_with_one_that_never_does() {
 }
 
 #[test]
+fn nothing_is_bought_for_devices_that_nobody_knows() {
+    let drives = of("w", "1", r#""resourceClaims":[{"name":"gpu","resourceClaimName":"g"}]"#);
+    let mut problem = problem(&[(2, drives), (1, of("v", "1", ""))], vec![on_demand()]);
+    problem.nodes = vec![node("n1", "a", 8, &[])];
+    let text = show(&problem, &solved(&problem));
+    assert!(text.contains("left 0x2: spec.resourceClaims"), "{text}");
+    let mut wrong = solved(&problem);
+    wrong.unplaced.clear();
+    problem.nodes.clear();
+    wrong.placements.clear();
+    wrong.new_nodes =
+        solved(&super::problem(&[(2, of("w", "1", ""))], vec![on_demand()])).new_nodes;
+    let said = format!("{:?}", check::check(&problem, &wrong));
+    assert!(said.contains("devices"), "{said}");
+}
+
+#[test]
 fn a_gang_waits_for_all_of_its_pods() {
     let of = |annotations: &str| {
         let meta = format!(r#""annotations":{{"harbinger.sh/gang":"mpi"{annotations}}},"#);
