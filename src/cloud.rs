@@ -102,7 +102,7 @@ pub struct LaunchOrder {
     pub class: Arc<EC2NodeClass>,
     /// Pool, for tags.
     pub pool: Arc<str>,
-    /// Idempotency token: derived from the UIDs of the claims and the attempt, at most 64
+    /// Idempotency token: derived from the launch group of the claims and the attempt, at most 64
     /// characters.
     pub token: String,
     /// Number of instances.

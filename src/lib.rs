@@ -4,12 +4,11 @@
 //! Layers, lowest first; a layer uses only those below it:
 //!
 //! - L0 `model`, `api`: vocabulary and wire types
-//! - L1 `guard`, `usage`, `policy`, `demand`, `forecast`, `cluster`, `schedule`, `plan`, `advice`:
-//!   pure decisions
-//! - L2 `cloud`, `telemetry`, `intent`, `certs`: seams and their simulated side
+//! - L1 `guard`, `usage`, `policy`, `demand`, `cluster`, `schedule`, `plan`, `advice`: pure decisions
+//! - L2 `cloud`, `telemetry`, `intent`, `certs`, `server`: seams and their simulated side
 //! - L3 `aws`, `k8s`, `admission`: adapters
 //! - L4 `control`, `simulate`, `doctor`: loops, the offline engine, a look at an installation
-//! - L5 `cli`, `settings`, `app`: wiring
+//! - L5 `cli`, `app`: wiring
 
 pub mod admission;
 pub mod advice;

@@ -53,7 +53,6 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
                 && let Err(error) = context.api.hold_class(&name, true).await
             {
                 context.record("hold_class", &name, &Outcome::Failed(error.to_string()));
-                continue;
             }
             if let Some(catalog) = one(&context, &class, leads).await {
                 catalogs.insert(name, catalog);

@@ -211,6 +211,7 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
                 waiting = hand_out(context, group, waiting, result.instances, offers).await;
                 return no_capacity(
                     context,
+                    group,
                     &waiting,
                     "the provider launched fewer instances than asked",
                 )
@@ -218,7 +219,7 @@ async fn launch<A: ApiServer, C: Cloud, K: Clock>(
             }
             Err(CloudError::InsufficientCapacity { message }) => {
                 correct(context, group, offers).await;
-                return no_capacity(context, &waiting, &message).await;
+                return no_capacity(context, group, &waiting, &message).await;
             }
             Err(CloudError::TokenMismatch { .. }) => {
                 generation += 1;
@@ -406,9 +407,11 @@ fn labels_of(instance: &Instance, instance_type: Option<&InstanceType>) -> Label
 /// Deletes claims for which there was no capacity; their pods are planned again at once.
 async fn no_capacity<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
+    group: &Group<'_>,
     claims: &[Waiting],
     message: &str,
 ) {
+    let reason = "insufficient_capacity";
     for claim in claims {
         let about = About::claim(&claim.name, &claim.uid);
         context.warn(about, "InsufficientCapacityError", message.to_owned()).await;
@@ -416,7 +419,12 @@ async fn no_capacity<A: ApiServer, C: Cloud, K: Clock>(
             Ok(()) | Err(ApiError::NotFound) => Outcome::Applied,
             Err(error) => Outcome::Failed(error.to_string()),
         };
-        context.record("insufficient_capacity", &claim.name, &outcome);
+        if outcome == Outcome::Applied {
+            let nodepool = group.pool.name.to_string();
+            let label = PoolReasonLabel { nodepool, reason: reason.to_owned() };
+            context.metrics.claims_disrupted.get_or_create(&label).inc();
+        }
+        context.record(reason, &claim.name, &outcome);
     }
 }
 
