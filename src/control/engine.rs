@@ -311,9 +311,12 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         let Some((first, _)) = self.dirty.take() else { return };
         self.publish();
         let snapshot = self.state.snapshot();
-        if !snapshot.synced || self.catalogs.borrow().is_empty() {
+        if !snapshot.synced {
             return;
         }
+        // Without a catalog nothing is bought and nothing is said of pods that wait; what nodes are
+        // held for must be known all the same, or they would never go.
+        let offered = !self.catalogs.borrow().is_empty();
         let now = self.now();
         self.just_made.retain(|name, (made, _)| {
             !snapshot.claims.contains_key(name) && now - *made < WATCH_LAG
@@ -341,26 +344,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             .metrics
             .reservations
             .set(i64::try_from(self.ledger.iter().count()).unwrap_or(0));
-        // Claims that the watch has not shown yet are in the way of nobody but must be counted.
-        let mut with_made = snapshot.clone();
-        if !just_made.is_empty() {
-            let claims = Arc::make_mut(&mut with_made.claims);
-            for (name, (_, reservation)) in just_made {
-                let mut requirements = Requirements::new();
-                if let Some(id) = reservation {
-                    requirements.insert(labels::RESERVATION_ID, Requirement::one_of([id]));
-                }
-                let pool = name.rsplit_once('-').map_or("", |(pool, _)| pool);
-                let claim = Claim {
-                    name: Arc::clone(&name),
-                    pool: pool.into(),
-                    requirements,
-                    created_at: now,
-                    ..Claim::default()
-                };
-                claims.entry(name).or_insert_with(|| Arc::new(claim));
-            }
-        }
+        let with_made = with_made(&snapshot, just_made, now);
         self.seed = self.seed.wrapping_add(1);
         let (ledger, assignments) = (self.ledger.clone(), self.assignments.clone());
         let (catalogs, seed) = (self.catalogs.borrow().clone(), self.seed);
@@ -407,7 +391,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         if self.context.stop.is_cancelled() {
             return;
         }
-        self.tell_short(&missing.short, now);
+        if offered {
+            self.tell_short(&missing.short, now);
+        }
         self.buy(missing.claims, first, now);
         if !plan.violations.is_empty() {
             self.context.metrics.plans_rejected.inc();
@@ -420,6 +406,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         self.holds.clone_from(&plan.holds);
+        if !offered {
+            return;
+        }
         self.tell_unschedulable(&snapshot, &plan, now);
         if plan.claims.is_empty() {
             return;
@@ -543,6 +532,36 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);
     }
+}
+
+/// The cluster with the claims that the watch has not shown yet: they are in the way of nobody but must
+/// be counted.
+fn with_made(
+    snapshot: &Snapshot,
+    just_made: BTreeMap<Arc<str>, (i64, Option<Arc<str>>)>,
+    now: i64,
+) -> Snapshot {
+    let mut whole = snapshot.clone();
+    if just_made.is_empty() {
+        return whole;
+    }
+    let claims = Arc::make_mut(&mut whole.claims);
+    for (name, (_, reservation)) in just_made {
+        let mut requirements = Requirements::new();
+        if let Some(id) = reservation {
+            requirements.insert(labels::RESERVATION_ID, Requirement::one_of([id]));
+        }
+        let pool = name.rsplit_once('-').map_or("", |(pool, _)| pool);
+        let claim = Claim {
+            name: Arc::clone(&name),
+            pool: pool.into(),
+            requirements,
+            created_at: now,
+            ..Claim::default()
+        };
+        claims.entry(name).or_insert_with(|| Arc::new(claim));
+    }
+    whole
 }
 
 async fn sleep_until(moment: Option<Instant>) {

@@ -82,8 +82,8 @@ fn active(snapshot: &Snapshot, pool: &str) -> i64 {
 }
 
 /// Claims that pools of a fixed count have too many of: first those that have no instance yet, then
-/// empty nodes, then those with the fewest pods; pods and nodes that are not to be disrupted come
-/// last. Of equal ones the newest goes.
+/// empty nodes, then those with the fewest pods, those that are there weighing more than those that are
+/// planned; pods and nodes that are not to be disrupted come last. Of equal ones the newest goes.
 ///
 /// `ending` are claims whose end was asked for and has not come back through the watch, `holds`
 /// nodes that the last plan uses for pods that have yet to come, `now` is in seconds since the epoch.
@@ -111,8 +111,9 @@ pub fn surplus(
             let bound = node.is_some_and(|node| node.do_not_disrupt())
                 || kept.clone().any(|pod| pod.protected(now));
             let launched = claim.stage > ClaimStage::Pending;
-            let count = kept.count() + usize::from(held);
-            (launched, bound, count, Reverse(claim.created_at), Arc::clone(&claim.name))
+            let there = kept.count();
+            let count = there + usize::from(held);
+            (launched, bound, count, there, Reverse(claim.created_at), Arc::clone(&claim.name))
         });
         let keep = usize::try_from(replicas).unwrap_or(usize::MAX);
         all.extend(claims.iter().take(claims.len().saturating_sub(keep)).map(|c| Arc::clone(c)));

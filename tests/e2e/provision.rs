@@ -17,6 +17,15 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
     let namespace = world.plane.namespace("web").await?;
     let asked = Instant::now();
     world.deploy(&namespace, "web", 10).await?;
+    // A class that is deleted stays until no claim needs it; what was bought goes its way, and what was
+    // planned for it is let go of when its pods have come.
+    poll::until("nodes are bought", DEADLINE, async || {
+        ensure!(!world.cloud.instances().await?.is_empty(), "no instance");
+        Ok(())
+    })
+    .await?;
+    let class = "ec2nodeclass/default";
+    world.plane.kubectl(&["delete", class, "--wait=false"], "").await?;
     let pods = world.running(&namespace, 10).await?;
     println!("10 pods ran {:?} after the Deployment was made", asked.elapsed());
     assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().node_name.is_some()));
@@ -24,9 +33,6 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
     let instances = world.cloud.instances().await?.len();
     assert!(instances >= 1 && fleets >= 1, "{instances} instances by {fleets} calls");
 
-    // A class that is deleted stays until no claim needs it.
-    let class = "ec2nodeclass/default";
-    world.plane.kubectl(&["delete", class, "--wait=false"], "").await?;
     let events = Api::<Event>::namespaced(world.plane.client(), "default");
     told(&world, &events, "WaitingOnNodeClaimTermination").await?;
 

@@ -159,6 +159,14 @@ fn surplus_goes_in_order() {
     let holds = BTreeSet::from([Arc::clone(&nodes[0])]);
     let claims = surplus(&world.state.snapshot(), &|_| false, &holds, world.now);
     assert_eq!(claims[0].name, order[0]);
+    // But one that has come is moved only after those that may still be planned elsewhere.
+    for held in [0, 2] {
+        let holds = BTreeSet::from([Arc::clone(&nodes[held])]);
+        world.pod(3, Some(&nodes[2 - held]));
+        let claims = surplus(&world.state.snapshot(), &|_| false, &holds, world.now);
+        assert_eq!(claims[1].name, nodes[held]);
+    }
+    world.pod(3, Some(&nodes[2]));
     let asked = |name: &str| *name == *order[0];
     set(&mut world, 4, None);
     assert!(
