@@ -113,14 +113,13 @@ pub async fn serve(
         .map(|(namespace, name)| Election::new(kube.clone(), namespace, name, &options.identity));
     let fence = election.as_ref().map_or_else(Fence::open, Election::fence);
     let api = Arc::new(Writer::new(&connection, fence.clone(), &options.identity));
-    let stop = cancel.clone();
     let context = Context {
         api,
         cloud,
         clock: Arc::clone(&clock),
         metrics: metrics.clone(),
         registrations: Arc::default(),
-        stop,
+        stop: cancel.clone(),
     };
 
     // Calls under way are finished before the lease goes to somebody else.

@@ -54,10 +54,7 @@ impl Snapshot {
 
     /// Volumes of the pods that a node has.
     pub fn volumes_on(&self, node: &str) -> BTreeSet<&str> {
-        let pods = self
-            .pods
-            .values()
-            .filter(|pod| pod.node_name.as_deref() == Some(node) && !pod.terminal());
+        let pods = self.pods_by_node().remove(node).unwrap_or_default().into_iter();
         pods.flat_map(|pod| pod.shape.claims.iter().map(move |mounted| (pod, mounted)))
             .filter_map(|(pod, mounted)| self.volumes.claim(&pod.shape.namespace, mounted))
             .filter_map(|claim| claim.volume.as_deref())

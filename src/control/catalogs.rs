@@ -20,9 +20,6 @@ use crate::server::{About, ApiServer};
 /// How often classes are resolved again when nothing changes; the provider caches what is dear.
 const EVERY: Duration = Duration::from_secs(20);
 
-/// Whether a class waits for its claims, by name, so that it is said once.
-type Waiting = BTreeSet<Arc<str>>;
-
 /// Resolves classes when they change and from time to time, and sends on what they offer. Only a
 /// leader writes their status.
 pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
@@ -32,7 +29,8 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
     lead: watch::Receiver<bool>,
     to: mpsc::Sender<Message>,
 ) {
-    let mut waiting = Waiting::new();
+    // Classes that wait for their claims, so that it is said once.
+    let mut waiting = BTreeSet::new();
     loop {
         let now = classes.borrow_and_update().clone();
         let mut catalogs = BTreeMap::new();
@@ -73,7 +71,7 @@ async fn end<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     class: &EC2NodeClass,
     snapshot: &Snapshot,
-    waiting: &mut Waiting,
+    waiting: &mut BTreeSet<Arc<str>>,
 ) {
     let name = class.metadata.name.as_deref().unwrap_or_default();
     if !snapshot.synced {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{self as control, Clock, Context};
+use super::{Clock, Context, Outcome};
 use crate::api::conditions::{self, ConditionStatus};
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cluster::Snapshot;
 use crate::model::overlay::Overlay;
 use crate::plan::Catalogs;
-use crate::plan::health::{Health, Outcome};
+use crate::plan::health::{self, Health};
 use crate::plan::overlay::Refusal;
 use crate::server::{ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolResourceLabel;
@@ -59,10 +59,10 @@ pub async fn run<A: ApiServer, C, K: Clock>(
                 "nodeClassObservedGeneration": generation,
             });
             let version = format!("{}/{}", pool.hash, generation.unwrap_or(0));
-            let health = context.registrations.lock().health(&pool.name, &version);
+            let registered = context.registrations.lock().health(&pool.name, &version);
             let mut conditions =
                 vec![valid(pool.refusal.as_deref()), class_ready(class.as_deref())];
-            conditions.extend(registers(health));
+            conditions.extend(registers(registered));
             let next = (status, conditions);
             if written.get(&pool.name) == Some(&next) {
                 continue;
@@ -74,10 +74,10 @@ pub async fn run<A: ApiServer, C, K: Clock>(
             let outcome = match result {
                 Ok(()) => {
                     written.insert(Arc::clone(&pool.name), next);
-                    control::Outcome::Skipped
+                    Outcome::Skipped
                 }
-                Err(ApiError::NotFound) => control::Outcome::Skipped,
-                Err(error) => control::Outcome::Failed(error.to_string()),
+                Err(ApiError::NotFound) => Outcome::Skipped,
+                Err(error) => Outcome::Failed(error.to_string()),
             };
             context.record("pool_status", &pool.name, &outcome);
         }
@@ -108,10 +108,10 @@ async fn overlays<A: ApiServer, C, K: Clock>(
         let outcome = match result {
             Ok(()) => {
                 told.insert(Arc::clone(name), next);
-                control::Outcome::Skipped
+                Outcome::Skipped
             }
-            Err(ApiError::NotFound) => control::Outcome::Skipped,
-            Err(error) => control::Outcome::Failed(error.to_string()),
+            Err(ApiError::NotFound) => Outcome::Skipped,
+            Err(error) => Outcome::Failed(error.to_string()),
         };
         context.record("overlay_status", name, &outcome);
     }
@@ -156,7 +156,7 @@ fn registers(health: Health) -> Option<ConditionUpdate> {
             let message = "the pool or its class changed, and no node has joined since";
             Some(ConditionUpdate::unknown(condition, "AwaitingReconciliation", message))
         }
-        Health::Unhealthy(Outcome::NotLaunched) => {
+        Health::Unhealthy(health::Outcome::NotLaunched) => {
             Some(failed("LaunchFailed", "instances of this pool are not launched in time"))
         }
         Health::Unhealthy(_) => Some(failed(

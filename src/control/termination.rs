@@ -35,25 +35,24 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
     claim: &Claim,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) {
-    if let Some(node) = node_of(&snapshots, claim) {
-        match drained(context, claim, &node, &mut snapshots).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            // Tried again when the claim is looked at next.
-            Err(error) => {
-                return context.record("drain", &claim.name, &Outcome::Failed(error.to_string()));
-            }
+    let goes_on = |step, result: Result<bool, ApiError>| match result {
+        Ok(goes_on) => goes_on,
+        // Tried again when the claim is looked at next.
+        Err(error) => {
+            context.record(step, &claim.name, &Outcome::Failed(error.to_string()));
+            false
         }
+    };
+    if let Some(node) = node_of(&snapshots, claim)
+        && !goes_on("drain", drained(context, claim, &node, &mut snapshots).await)
+    {
+        return;
     }
     // The volumes of a node that is dead are detached when it is gone, not before.
-    if let Some(node) = node_of(&snapshots, claim).filter(|node| node.ready) {
-        match detached(context, claim, &node, &snapshots).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                return context.record("detach", &claim.name, &Outcome::Failed(error.to_string()));
-            }
-        }
+    if let Some(node) = node_of(&snapshots, claim).filter(|node| node.ready)
+        && !goes_on("detach", detached(context, claim, &node, &snapshots).await)
+    {
+        return;
     }
     if let Err(error) = ended(context, claim).await {
         let message = format!("Failed to terminate the instance: {error}");

@@ -72,7 +72,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Notes a workload, or a new generation of one, that admission has seen at `now`.
+    /// Notes a workload that admission has seen at `now`. One that the watch shows counts as it is shown.
     pub fn announce(&mut self, workload: Arc<Workload>, now: i64) {
         if !workload.uid.is_empty() {
             self.announced.insert(Arc::clone(&workload.uid), (workload, now));
@@ -94,20 +94,14 @@ impl Ledger {
     ) {
         let mut next = BTreeMap::new();
         self.announced.retain(|_, (_, at)| now - *at <= TENTATIVE);
-        let mut shown = BTreeSet::new();
-        let mut both = Vec::new();
+        let mut all = Vec::new();
         for workload in workloads {
-            let announced = self.announced.get(&workload.uid);
-            if announced.is_some_and(|(coming, _)| coming.generation <= workload.generation) {
-                self.announced.remove(&workload.uid);
-            }
-            shown.insert(&workload.uid);
-            both.push((workload, false));
+            self.announced.remove(&workload.uid);
+            all.push((workload, false));
         }
         let announced = std::mem::take(&mut self.announced);
-        let coming = announced.values().filter(|(workload, _)| !shown.contains(&workload.uid));
-        both.extend(coming.map(|(workload, _)| (workload, true)));
-        for (workload, tentative) in both {
+        all.extend(announced.values().map(|(workload, _)| (workload, true)));
+        for (workload, tentative) in all {
             let managed = workload.owner.as_ref().is_some_and(|owner| &*owner.kind == "Deployment");
             let makes_pods =
                 !matches!(workload.kind, WorkloadKind::DaemonSet | WorkloadKind::CronJob);

@@ -51,6 +51,12 @@ impl Node {
         self.label(super::labels::INITIALIZED) == Some("true")
     }
 
+    /// Taints that a plan believes: all of them once it is `initialized`, before that those that stay.
+    pub fn lasting_taints(&self, initialized: bool) -> Vec<Taint> {
+        let lasting = |taint: &&Taint| initialized || !is_ephemeral(taint);
+        self.taints.iter().filter(lasting).cloned().collect()
+    }
+
     /// Whether it is not to be ended for the sake of order or price.
     pub fn do_not_disrupt(&self) -> bool {
         self.annotations.get(super::labels::DO_NOT_DISRUPT).is_some_and(|value| value == "true")

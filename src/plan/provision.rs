@@ -13,7 +13,7 @@ use crate::demand::{Assignment, Assignments, Ledger, Reservation};
 use crate::model::claim::ClaimStage;
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
-use crate::model::node::{Node, is_ephemeral};
+use crate::model::node::Node;
 use crate::model::pod::{Pod, PodShape};
 use crate::schedule::check::{self, Violation};
 use crate::schedule::{
@@ -307,12 +307,7 @@ fn slot(
     NodeSlot {
         name: Arc::clone(&node.name),
         labels: node.labels.clone(),
-        taints: node
-            .taints
-            .iter()
-            .filter(|taint| initialized || !is_ephemeral(taint))
-            .cloned()
-            .collect(),
+        taints: node.lasting_taints(initialized),
         free,
         pods: there.into_iter().collect(),
         host_ports,

@@ -150,6 +150,12 @@ impl<'a> Lessons<'a> {
         pieces
     }
 
+    /// Forgets what domains could take: other pods, or other wishes, will be shared out.
+    fn share_anew(&mut self) {
+        self.caps.clear();
+        self.domains = 0;
+    }
+
     /// Leaves out pods that could not bind in a finished plan; `false` when there are none.
     pub(super) fn refuse(&mut self, stuck: &[usize]) -> bool {
         for demand in stuck {
@@ -158,8 +164,7 @@ impl<'a> Lessons<'a> {
                 None => self.refused.insert(*demand),
             };
         }
-        self.caps.clear();
-        self.domains = 0;
+        self.share_anew();
         !stuck.is_empty()
     }
 
@@ -225,8 +230,7 @@ impl<'a> Lessons<'a> {
         }
         if changed {
             self.spent += 1;
-            self.caps.clear();
-            self.domains = 0;
+            self.share_anew();
         }
         changed
     }
@@ -281,8 +285,7 @@ impl<'a> Lessons<'a> {
             }
         }
         if changed {
-            self.caps.clear();
-            self.domains = 0;
+            self.share_anew();
             self.wishes = Some((before, self.shortfall(missing)));
         }
         changed
@@ -295,8 +298,7 @@ impl<'a> Lessons<'a> {
             return false;
         }
         self.levels = levels;
-        self.caps.clear();
-        self.domains = 0;
+        self.share_anew();
         true
     }
 
@@ -324,8 +326,7 @@ impl<'a> Lessons<'a> {
         {
             self.trial = None;
             self.behind.insert(gang);
-            self.caps.clear();
-            self.domains = 0;
+            self.share_anew();
             return true;
         }
         let single = self.behind.len() < MOST_GANGS as usize && !self.hurry;
@@ -346,8 +347,7 @@ impl<'a> Lessons<'a> {
         let Some((priority, Reverse(gang))) = self.dropped.pop_last() else { return false };
         self.behind.remove(&gang);
         self.trial = Some((priority, gang));
-        self.caps.clear();
-        self.domains = 0;
+        self.share_anew();
         true
     }
 

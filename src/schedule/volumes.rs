@@ -52,7 +52,7 @@ impl Needs {
 pub(super) struct Storage {
     /// By demand.
     pub(super) needs: Vec<Arc<Needs>>,
-    /// Pods of each demand that their claims keep from every node, and why.
+    /// Pods of each demand that their claims, of volumes or devices, keep from every node, and why.
     pub(super) blocked: Vec<Option<(u32, Reason)>>,
     pub(super) limits: Limits,
 }

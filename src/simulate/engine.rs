@@ -15,7 +15,6 @@ use super::report::{
 use crate::cloud::catalog::{CatalogError, SpotPrices};
 use crate::model::instance::InstanceType;
 use crate::model::labels;
-use crate::model::node::is_ephemeral;
 use crate::model::pod::PodShape;
 use crate::model::requirement::Requirements;
 use crate::model::resources::Resources;
@@ -251,12 +250,7 @@ fn node_slot(
     let initialized = pool.is_none() || node.initialized();
     NodeSlot {
         name: Arc::clone(&node.name),
-        taints: node
-            .taints
-            .iter()
-            .filter(|taint| initialized || !is_ephemeral(taint))
-            .cloned()
-            .collect(),
+        taints: node.lasting_taints(initialized),
         free,
         pods: there.into_iter().collect(),
         host_ports,

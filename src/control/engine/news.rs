@@ -13,24 +13,17 @@ use crate::model::workload::WorkloadKind;
 use crate::server::ApiServer;
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
-    /// Books what admission has seen. The watch confirms it within moments.
+    /// Books what admission has seen, and plans soon: the watch confirms it within moments.
     pub(super) fn announce(&mut self, intent: &Intent) {
         if !self.settings.intents {
             return;
         }
-        let workload = intent.workload().or_else(|| {
-            // A change of scale carries the count only; the rest is known.
-            let kind = WorkloadKind::parse(&intent.kind)?;
-            let key = (Arc::from(&*intent.namespace), Arc::from(&*intent.name));
-            let known = self.state.snapshot().workloads.get(&(kind, key)).cloned()?;
-            let mut workload = (*known).clone();
-            workload.desired = intent.desired;
-            workload.generation += 1;
-            Some(workload)
-        });
         self.context.metrics.intents.inc();
-        if let Some(workload) = workload {
+        if let Some(workload) = intent.workload() {
             self.ledger.announce(Arc::new(workload), self.now());
+        }
+        // A change of scale carries the count only.
+        if WorkloadKind::parse(&intent.kind).is_some() {
             self.mark();
         }
     }
