@@ -14,6 +14,8 @@ mod images;
 mod instances;
 mod launch_template;
 mod network;
+mod permissions;
+mod placement;
 mod pricing;
 mod profile;
 mod request;
@@ -37,6 +39,8 @@ use self::images::Images;
 use self::instances::Terminations;
 use self::launch_template::Templates;
 use self::network::Network;
+use self::permissions::Granted;
+use self::placement::Placements;
 use self::pricing::Prices;
 use self::profile::Profiles;
 use self::reservations::Reservations;
@@ -57,6 +61,8 @@ pub struct Provider {
     prices: Prices,
     network: Network,
     reservations: Reservations,
+    placements: Placements,
+    granted: Granted,
     images: Images,
     profiles: Profiles,
     templates: Templates,
@@ -93,6 +99,8 @@ impl Provider {
             prices: Prices::default(),
             network: Network::default(),
             reservations: Reservations::default(),
+            placements: Placements::default(),
+            granted: Granted::default(),
             images: Images::default(),
             profiles: Profiles::default(),
             templates: Templates::default(),

@@ -10,6 +10,8 @@ pub mod fixed;
 mod gangs;
 pub mod health;
 pub mod lifecycle;
+pub mod marks;
+pub mod measured;
 pub mod nominate;
 pub mod overlay;
 pub mod provision;

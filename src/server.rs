@@ -59,6 +59,12 @@ impl ConditionUpdate {
         }
     }
 
+    /// The condition does not hold.
+    pub fn fails(condition: &'static str, reason: &str, message: &str) -> Self {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Self { condition, status: ConditionStatus::False, reason, message }
+    }
+
     /// It is not known yet whether the condition holds.
     pub fn unknown(condition: &'static str, reason: &str, message: &str) -> Self {
         let (reason, message) = (reason.to_owned(), message.to_owned());

@@ -8,7 +8,7 @@ use super::common::{
     Effect, NodeClassRef, Operator, Requirement as RequirementSpec, ResourceList,
     Taint as TaintSpec,
 };
-use super::conditions;
+use super::conditions::{self, ConditionStatus};
 use super::duration::{GoDuration, NillableDuration};
 use super::nodeclaim::NodeClaim;
 use super::nodeoverlay::NodeOverlay;
@@ -127,6 +127,9 @@ pub fn claim(object: &NodeClaim) -> Claim {
         stage_at,
         deleted_at: object.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
         last_pod_event_at: status.last_pod_event_time.map(|time| time.0.as_second()),
+        consolidatable: conditions::is_true(&status.conditions, conditions::CONSOLIDATABLE),
+        consistent: conditions::get(&status.conditions, conditions::CONSISTENT_STATE_FOUND)
+            .map(|condition| condition.status == ConditionStatus::True),
         expire_after: nillable(&object.spec.expire_after),
         termination_grace: object.spec.termination_grace_period.as_ref().map(seconds),
         finalizers: object.finalizers().iter().map(|name| (&**name).into()).collect(),

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Provider;
 use super::network;
+use super::placement::PlacementGroup;
 use super::pricing::PriceList;
 use super::types::TypeTable;
 use crate::api::ec2nodeclass::status::{CapacityReservation, ReservationState, ReservationType};
@@ -61,6 +62,7 @@ struct Parts {
     amis: Vec<AmiStatus>,
     /// Reservations, with the instances that they have left.
     reservations: Vec<(CapacityReservation, u32)>,
+    placement: Option<PlacementGroup>,
     types: Arc<TypeTable>,
     prices: Arc<PriceList>,
 }
@@ -73,6 +75,7 @@ impl PartialEq for Parts {
             && self.subnets == other.subnets
             && self.amis == other.amis
             && self.reservations == other.reservations
+            && self.placement == other.placement
     }
 }
 
@@ -111,6 +114,7 @@ impl Provider {
                 .iter()
                 .map(|one| (one.clone(), self.reservations.left(&one.id)))
                 .collect(),
+            placement: self.placements.of(&class.spec),
             types: self.type_table(now).await?,
             prices: self.price_list(),
         };
@@ -156,6 +160,12 @@ impl Parts {
             .filter_map(|facts| {
                 let offerings = self.offerings(facts, &zones)?;
                 let mut kind = facts.instance_type(&self.region, &self.settings, &zones, offerings);
+                if let Some(group) = &self.placement {
+                    if !group.takes(self.types.strategies.get(&facts.name)) {
+                        return None;
+                    }
+                    group.label(&mut kind.requirements);
+                }
                 image_of(&images, &kind.requirements)?;
                 kind.requirements.compact(&mut texts);
                 Some(Arc::new(kind))

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use aws_sdk_ec2::operation::create_fleet::CreateFleetOutput;
+use aws_sdk_ec2::error::SdkError;
+use aws_sdk_ec2::operation::create_fleet::builders::CreateFleetFluentBuilder;
+use aws_sdk_ec2::operation::create_fleet::{CreateFleetError, CreateFleetOutput};
 use aws_sdk_ec2::types::{
     DefaultTargetCapacityType, FleetLaunchTemplateConfigRequest,
     FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
@@ -16,6 +18,7 @@ use aws_sdk_ec2::types::{
     ReservedCapacityOptionsRequest, ResourceType, SpotAllocationStrategy, SpotOptionsRequest,
     TargetCapacitySpecificationRequest,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Provider;
@@ -49,7 +52,7 @@ impl Default for Sent {
 
 /// A call, with every choice made.
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     fingerprint: String,
     token: String,
     count: i32,
@@ -125,7 +128,7 @@ impl Provider {
         Ok(request)
     }
 
-    fn compose(
+    pub(super) fn compose(
         &self,
         order: &LaunchOrder,
         groups: Vec<Group>,
@@ -175,13 +178,12 @@ impl Provider {
     async fn send(
         &self,
         request: &Request,
-    ) -> Result<
-        CreateFleetOutput,
-        aws_sdk_ec2::error::SdkError<
-            aws_sdk_ec2::operation::create_fleet::CreateFleetError,
-            aws_smithy_runtime_api::client::orchestrator::HttpResponse,
-        >,
-    > {
+    ) -> Result<CreateFleetOutput, SdkError<CreateFleetError, HttpResponse>> {
+        self.call(request).send().await
+    }
+
+    /// The call of a request.
+    pub(super) fn call(&self, request: &Request) -> CreateFleetFluentBuilder {
         let market = request.market();
         let target = match market {
             Market::Spot => DefaultTargetCapacityType::Spot,
@@ -231,7 +233,7 @@ impl Provider {
         for kind in [ResourceType::Instance, ResourceType::Volume, ResourceType::Fleet] {
             call = call.tag_specifications(tags::specification(kind, &request.tags));
         }
-        call.send().await
+        call
     }
 
     /// Reads an answer: instances, grouped or one by one, and what had no capacity.
@@ -392,6 +394,13 @@ enum Market {
 }
 
 impl Request {
+    /// Template, type and subnet of the first option.
+    pub(super) fn first(&self) -> Option<(&str, &str, &str)> {
+        let first = self.overrides.first()?;
+        let group = self.groups.get(first.group)?;
+        Some((&group.name, &first.option.instance_type, &first.subnet))
+    }
+
     fn market(&self) -> Market {
         match self.reservation.as_deref() {
             _ if self.capacity_type == CapacityType::Spot => Market::Spot,

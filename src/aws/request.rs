@@ -58,6 +58,8 @@ pub(super) struct Template {
     pub(super) nested_virtualization: bool,
     /// Placement group.
     pub(super) placement_group: Option<PlacementGroupSelector>,
+    /// The partition of it, from 1; EC2 chooses when absent.
+    pub(super) partition: Option<i32>,
     /// Whether Nitro enclaves are on.
     pub(super) enclave: bool,
     /// Whether instances are bought as spot.
@@ -124,6 +126,7 @@ impl Template {
                 LaunchTemplatePlacementRequest::builder()
                     .set_group_name(group.name.clone())
                     .set_group_id(group.id.clone())
+                    .set_partition_number(self.partition)
                     .build()
             }));
         if let Some(enabled) = self.monitoring {

@@ -24,12 +24,13 @@ impl Provider {
         now: Timestamp,
     ) -> Result<EC2NodeClassStatus, CloudError> {
         let spec = &class.spec;
-        let (subnets, groups, amis, profile, reservations, types, ()) = futures::join!(
+        let (subnets, groups, amis, profile, reservations, placement, types, ()) = futures::join!(
             self.subnets(spec),
             self.security_groups(spec),
             self.images(spec, now),
             self.instance_profile(class, now),
             self.capacity_reservations(spec, now),
+            self.find_placement_group(spec),
             self.refresh_types(now),
             self.refresh_prices(now),
         );
@@ -59,6 +60,12 @@ impl Provider {
         });
         status.instance_profile = profiles.pop();
         verdicts.push(("InstanceProfileReady", verdict));
+        let verdict = match placement {
+            Ok(()) => Ok(()),
+            Err(CloudError::NotFound { message }) => Err(("PlacementGroupNotFound", message)),
+            Err(other) => return Err(other),
+        };
+        verdicts.push((conditions::PLACEMENT_GROUP_READY, verdict));
         verdicts.push(("ValidationSucceeded", self.validate(class)));
         let previous = class.status.clone().unwrap_or_default();
         let verdict = match reservations {
@@ -73,6 +80,12 @@ impl Provider {
             }
         };
         verdicts.push((conditions::CAPACITY_RESERVATIONS_READY, verdict));
+        if !self.settings.no_dry_runs && verdicts.iter().all(|(_, verdict)| verdict.is_ok()) {
+            let resolved = EC2NodeClass { status: Some(status.clone()), ..class.clone() };
+            let verdict = self.permitted(&resolved, now).await;
+            verdicts.retain(|(kind, _)| *kind != conditions::VALIDATION_SUCCEEDED);
+            verdicts.push((conditions::VALIDATION_SUCCEEDED, verdict));
+        }
         status.conditions =
             conditions_of(previous.conditions, verdicts, class.metadata.generation, now);
         self.sweep_templates(now).await;

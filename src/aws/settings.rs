@@ -39,6 +39,8 @@ pub struct Settings {
     pub reserved_enis: i64,
     /// Whether the Pricing API cannot be reached (it has no VPC endpoint in most regions).
     pub isolated: bool,
+    /// Whether permissions are found out by launches only.
+    pub no_dry_runs: bool,
 }
 
 impl Settings {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aws_sdk_ec2::types::{
     ArchitectureType, AttachmentLimitType, EbsOptimizedSupport, EnaSupport, EphemeralNvmeSupport,
-    Filter, InstanceTypeInfo, LocationType, NitroEnclavesSupport,
+    Filter, InstanceTypeInfo, LocationType, NitroEnclavesSupport, PlacementGroupStrategy,
     SupportedAdditionalProcessorFeature, UsageClassType,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -40,7 +40,12 @@ pub(super) struct TypeTable {
     pub(super) facts: BTreeMap<Arc<str>, Facts>,
     /// Zones that offer a type.
     pub(super) zones: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Strategies of placement groups that a type may start in.
+    pub(super) strategies: BTreeMap<Arc<str>, Vec<PlacementGroupStrategy>>,
 }
+
+/// Facts, and the strategies of placement groups, by name.
+type Described = (BTreeMap<Arc<str>, Facts>, BTreeMap<Arc<str>, Vec<PlacementGroupStrategy>>);
 
 impl Provider {
     /// The types that are known, however old; read now if there are none yet.
@@ -68,11 +73,12 @@ impl Provider {
     }
 
     async fn read_types(&self, now: Timestamp) -> Result<Arc<TypeTable>, CloudError> {
-        let (facts, zones) = futures::try_join!(self.describe_types(), self.describe_offerings())?;
+        let ((facts, strategies), zones) =
+            futures::try_join!(self.describe_types(), self.describe_offerings())?;
         if facts.is_empty() || zones.is_empty() {
             return Err(CloudError::Unknown { message: "EC2 listed no instance types".to_owned() });
         }
-        let read = TypeTable { facts, zones };
+        let read = TypeTable { facts, zones, strategies };
         let mut known = self.types.0.lock();
         // An equal table keeps its address, by which readers see that nothing changed.
         let table = match &*known {
@@ -83,7 +89,7 @@ impl Provider {
         Ok(table)
     }
 
-    async fn describe_types(&self) -> Result<BTreeMap<Arc<str>, Facts>, CloudError> {
+    async fn describe_types(&self) -> Result<Described, CloudError> {
         let filter = |name: &str, values: &[&str]| {
             let values = values.iter().map(ToString::to_string).collect();
             Filter::builder().name(name).set_values(Some(values)).build()
@@ -97,12 +103,18 @@ impl Provider {
             .page_size(100)
             .send();
         let mut all = BTreeMap::new();
+        let mut strategies = BTreeMap::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| from_sdk(&error))?;
-            let read = page.instance_types().iter().filter_map(facts);
-            all.extend(read.map(|facts| (Arc::clone(&facts.name), facts)));
+            for info in page.instance_types() {
+                let Some(facts) = facts(info) else { continue };
+                let groups = info.placement_group_info();
+                let supported = groups.map(|groups| groups.supported_strategies().to_vec());
+                strategies.insert(Arc::clone(&facts.name), supported.unwrap_or_default());
+                all.insert(Arc::clone(&facts.name), facts);
+            }
         }
-        Ok(all)
+        Ok((all, strategies))
     }
 
     async fn describe_offerings(

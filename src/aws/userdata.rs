@@ -8,6 +8,7 @@ mod al2;
 mod al2023;
 mod bottlerocket;
 mod mime;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -64,8 +65,7 @@ impl Node<'_> {
     /// The user data in base64, as EC2 takes it.
     ///
     /// # Errors
-    /// When the family is not supported, or the user's part cannot be merged, or the whole is too
-    /// long.
+    /// When the user's part cannot be merged, or the whole is too long.
     pub(super) fn user_data(&self) -> Result<String, UserDataError> {
         let text = self.text()?;
         if text.len() > LIMIT {
@@ -87,13 +87,7 @@ impl Node<'_> {
             AmiFamily::Bottlerocket => bottlerocket::text(self),
             AmiFamily::Custom => Ok(self.custom.unwrap_or_default().to_owned()),
             AmiFamily::Windows2019 | AmiFamily::Windows2022 | AmiFamily::Windows2025 => {
-                Err(UserDataError {
-                    reason: "UnsupportedFamily",
-                    message: format!(
-                        "{:?} nodes are not supported yet; use AL2023, Bottlerocket, AL2 or Custom",
-                        self.family
-                    ),
-                })
+                windows::text(self)
             }
         }
     }

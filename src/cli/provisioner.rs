@@ -79,6 +79,9 @@ pub struct Provisioner {
     /// Do not call the Pricing API, which has no private endpoint in most regions
     #[arg(long, env = "HARBINGER_ISOLATED_VPC")]
     isolated_vpc: bool,
+    /// Do not try by dry runs whether nodes of a class may be launched
+    #[arg(long, env = "HARBINGER_DISABLE_DRY_RUN")]
+    disable_dry_run: bool,
     #[command(flatten)]
     pub(super) logging: Logging,
 }
@@ -130,6 +133,7 @@ impl Provisioner {
                 memory_overhead_permille,
                 reserved_enis: self.reserved_enis,
                 isolated: self.isolated_vpc,
+                no_dry_runs: self.disable_dry_run,
                 ..aws::Settings::default()
             },
         })

@@ -31,6 +31,7 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
 ) {
     // Classes that wait for their claims, so that it is said once.
     let mut waiting = BTreeSet::new();
+    let mut offered: BTreeMap<Arc<str>, Catalog> = BTreeMap::new();
     loop {
         let now = classes.borrow_and_update().clone();
         let mut catalogs = BTreeMap::new();
@@ -52,10 +53,14 @@ pub async fn run<A: ApiServer, C: Cloud, K: Clock>(
             {
                 context.record("hold_class", &name, &Outcome::Failed(error.to_string()));
             }
-            if let Some(catalog) = one(&context, &class, leads).await {
-                catalogs.insert(name, catalog);
+            match one(&context, &class, leads).await {
+                Ok(Some(catalog)) => drop(catalogs.insert(name, catalog)),
+                Ok(None) => {}
+                // What was offered stands while the cloud does not answer.
+                Err(()) => catalogs.extend(offered.remove_entry(&name)),
             }
         }
+        offered.clone_from(&catalogs);
         if to.send(Message::Catalogs(catalogs)).await.is_err() {
             return;
         }
@@ -103,18 +108,19 @@ async fn end<A: ApiServer, C: Cloud, K: Clock>(
     );
 }
 
+/// What a class offers, if it is ready; an error when the cloud could not be asked.
 async fn one<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     class: &Arc<EC2NodeClass>,
     leads: bool,
-) -> Option<Catalog> {
+) -> Result<Option<Catalog>, ()> {
     let name = class.metadata.name.as_deref().unwrap_or_default();
     let now = context.clock.now();
     let status = match context.cloud.resolve(class, now).await {
         Ok(status) => status,
         Err(error) => {
             context.record("resolve_class", name, &Outcome::Failed(error.to_string()));
-            return None;
+            return Err(());
         }
     };
     let ready = conditions::is_true(&status.conditions, conditions::READY);
@@ -127,15 +133,17 @@ async fn one<A: ApiServer, C: Cloud, K: Clock>(
         context.record("resolve_class", name, &outcome);
     }
     if !ready {
-        return None;
+        return Ok(None);
     }
     let mut resolved = (**class).clone();
     resolved.status = Some(status);
     match context.cloud.instance_types(&resolved, now).await {
-        Ok(catalog) => Some(Catalog { types: catalog.types, volume_price: catalog.volume_price }),
+        Ok(catalog) => {
+            Ok(Some(Catalog { types: catalog.types, volume_price: catalog.volume_price }))
+        }
         Err(error) => {
             context.record("list_types", name, &Outcome::Failed(error.to_string()));
-            None
+            Err(())
         }
     }
 }

@@ -489,6 +489,10 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             return;
         }
         let now = self.now();
+        if self.catalogs.send_if_modified(|catalogs| catalogs.measure(&snapshot)) {
+            self.unlaid = true;
+            self.mark();
+        }
         self.observe(&snapshot, now);
         self.tell_loops(&snapshot, now);
         let entries = reservations::entries(&snapshot, &self.ledger, &self.assignments);

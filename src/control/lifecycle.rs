@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Clock, Context, Outcome};
+use crate::api::conditions;
 use crate::model::claim::Claim;
 use crate::model::labels;
 use crate::model::node::{Node, UNREGISTERED_TAINT};
 use crate::model::pod::Pod;
 use crate::plan::health;
 use crate::plan::lifecycle::{self as life, Step};
+use crate::plan::marks::Mark;
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate, NodeChange};
 use crate::telemetry::metrics::{OutcomeLabel, PoolLabel, PoolReasonLabel};
 
@@ -40,6 +43,7 @@ pub async fn carry_out<A: ApiServer, C, K: Clock>(
             let (name, now) = (&claim.name, context.clock.now());
             ("wait", context.api.update_claim_status(name, json!({}), &[condition], now).await)
         }
+        (Step::Mark(mark), _) => return write(context, claim, mark).await,
         _ => return,
     };
     let outcome = match result {
@@ -50,13 +54,51 @@ pub async fn carry_out<A: ApiServer, C, K: Clock>(
     context.record(operation, &claim.name, &outcome);
 }
 
+/// Writes what the status says of a node in use. It changes too often to be news.
+async fn write<A: ApiServer, C, K: Clock>(context: &Context<A, C, K>, claim: &Claim, mark: &Mark) {
+    let mut updates = Vec::new();
+    if let Some(may) = mark.consolidatable {
+        let condition = conditions::CONSOLIDATABLE;
+        updates.push(if may {
+            ConditionUpdate::holds(condition)
+        } else {
+            ConditionUpdate::fails(condition, "NotConsolidatable", "a pod came or went lately")
+        });
+    }
+    let mut lacks = None;
+    if let Some(consistent) = &mark.consistent {
+        let condition = conditions::CONSISTENT_STATE_FOUND;
+        updates.push(match consistent {
+            Ok(()) => ConditionUpdate::holds(condition),
+            Err(message) => {
+                lacks = Some(message.clone());
+                ConditionUpdate::fails(condition, "ConsistencyCheckFailed", message)
+            }
+        });
+    }
+    let at = mark.pod_event.and_then(|at| Timestamp::from_second(at).ok());
+    let status = at.map_or_else(|| json!({}), |at| json!({"lastPodEventTime": at}));
+    let now = context.clock.now();
+    match context.api.update_claim_status(&claim.name, status, &updates, now).await {
+        Ok(()) => {}
+        Err(ApiError::NotFound) => return,
+        Err(error) => {
+            return context.record("mark", &claim.name, &Outcome::Failed(error.to_string()));
+        }
+    }
+    if let Some(message) = lacks {
+        let about = About::claim(&claim.name, &claim.uid);
+        context.warn(about, "FailedConsistencyCheck", message).await;
+    }
+}
+
 async fn register<A: ApiServer, C, K: Clock>(
     context: &Context<A, C, K>,
     claim: &Claim,
     node: &Node,
 ) -> Result<(), ApiError> {
     context.api.change_node(&node.name, &registration(claim, node)).await?;
-    let conditions = [ConditionUpdate::holds("Registered")];
+    let conditions = [ConditionUpdate::holds(conditions::REGISTERED)];
     let status = json!({"nodeName": &*node.name});
     context.api.update_claim_status(&claim.name, status, &conditions, context.clock.now()).await?;
     let label = PoolLabel { nodepool: claim.pool.to_string() };
@@ -127,7 +169,7 @@ async fn open<A: ApiServer, C, K: Clock>(
     }
     context.api.change_node(&node.name, &change).await?;
     if initialized {
-        let conditions = [ConditionUpdate::holds("Initialized")];
+        let conditions = [ConditionUpdate::holds(conditions::INITIALIZED)];
         context
             .api
             .update_claim_status(&claim.name, json!({}), &conditions, context.clock.now())
@@ -146,8 +188,23 @@ async fn initialize<A: ApiServer, C, K: Clock>(
         ..NodeChange::default()
     };
     context.api.change_node(&node.name, &change).await?;
-    let conditions = [ConditionUpdate::holds("Initialized")];
+    let conditions = [ConditionUpdate::holds(conditions::INITIALIZED)];
     context.api.update_claim_status(&claim.name, json!({}), &conditions, context.clock.now()).await
+}
+
+/// Sets conditions of a claim that ends, best effort: nothing waits for them.
+pub async fn told<A: ApiServer, C, K: Clock>(
+    context: &Context<A, C, K>,
+    claim: &Claim,
+    conditions: &[ConditionUpdate],
+) {
+    let now = context.clock.now();
+    match context.api.update_claim_status(&claim.name, json!({}), conditions, now).await {
+        Ok(()) | Err(ApiError::NotFound) => {}
+        Err(error) => {
+            context.record("tell_end", &claim.name, &Outcome::Failed(error.to_string()));
+        }
+    }
 }
 
 /// Asks for a claim's deletion; its node is drained and its instance terminated from there.
@@ -175,14 +232,32 @@ pub async fn give_up<A: ApiServer, C, K: Clock>(
         let message = format!("Disrupting NodeClaim: {reason}");
         let about = About::claim(&claim.name, &claim.uid);
         context.note(about, "DisruptionTerminating", message).await;
+        // While the node is drained the claim says why; one that had no instance is gone by now.
+        let why = ConditionUpdate {
+            reason: in_camel_case(reason),
+            ..ConditionUpdate::holds(conditions::DISRUPTION_REASON)
+        };
+        told(context, claim, &[why]).await;
     }
     context.record(reason, &claim.name, &outcome);
+}
+
+/// A metric's reason as a condition writes it: `launch_timeout` is `LaunchTimeout`.
+fn in_camel_case(reason: &str) -> String {
+    let words = reason.split('_').filter_map(|word| word.split_at_checked(1));
+    words.map(|(first, rest)| first.to_uppercase() + rest).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::taints::{Taint, TaintEffect};
+
+    #[test]
+    fn reasons_are_written_as_conditions_are() {
+        assert_eq!(in_camel_case("launch_timeout"), "LaunchTimeout");
+        assert_eq!(in_camel_case("empty"), "Empty");
+    }
 
     #[test]
     fn a_node_gets_what_its_claim_says() {

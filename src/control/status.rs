@@ -121,34 +121,26 @@ async fn overlays<A: ApiServer, C, K: Clock>(
 fn believed(refusal: Option<&Refusal>) -> ConditionUpdate {
     match refusal {
         None => ConditionUpdate::holds(conditions::VALIDATION_SUCCEEDED),
-        Some(refusal) => ConditionUpdate {
-            condition: conditions::VALIDATION_SUCCEEDED,
-            status: ConditionStatus::False,
-            reason: refusal.reason().to_owned(),
-            message: refusal.to_string(),
-        },
+        Some(refusal) => ConditionUpdate::fails(
+            conditions::VALIDATION_SUCCEEDED,
+            refusal.reason(),
+            &refusal.to_string(),
+        ),
     }
 }
 
 fn valid(refusal: Option<&str>) -> ConditionUpdate {
-    let Some(refusal) = refusal else {
-        return ConditionUpdate::holds(conditions::VALIDATION_SUCCEEDED);
-    };
-    ConditionUpdate {
-        condition: conditions::VALIDATION_SUCCEEDED,
-        status: ConditionStatus::False,
-        reason: "NodePoolValidationFailed".to_owned(),
-        message: refusal.to_owned(),
+    let condition = conditions::VALIDATION_SUCCEEDED;
+    match refusal {
+        None => ConditionUpdate::holds(condition),
+        Some(refusal) => ConditionUpdate::fails(condition, "NodePoolValidationFailed", refusal),
     }
 }
 
 /// Whether the pool's nodes register; none where what was said before stands.
 fn registers(health: Health) -> Option<ConditionUpdate> {
     let condition = conditions::NODE_REGISTRATION_HEALTHY;
-    let failed = |reason: &str, message: &str| {
-        let (reason, message) = (reason.to_owned(), message.to_owned());
-        ConditionUpdate { condition, status: ConditionStatus::False, reason, message }
-    };
+    let failed = |reason, message| ConditionUpdate::fails(condition, reason, message);
     match health {
         Health::Unseen => None,
         Health::Healthy => Some(ConditionUpdate::holds(condition)),
@@ -168,12 +160,8 @@ fn registers(health: Health) -> Option<ConditionUpdate> {
 }
 
 fn class_ready(class: Option<&EC2NodeClass>) -> ConditionUpdate {
-    let no = |reason: &str, message: &str| ConditionUpdate {
-        condition: conditions::NODE_CLASS_READY,
-        status: ConditionStatus::False,
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-    };
+    let condition = conditions::NODE_CLASS_READY;
+    let no = |reason, message| ConditionUpdate::fails(condition, reason, message);
     let Some(class) = class else {
         return no("NodeClassNotFound", "the EC2NodeClass does not exist");
     };
@@ -182,12 +170,10 @@ fn class_ready(class: Option<&EC2NodeClass>) -> ConditionUpdate {
     }
     let status = class.status.as_ref().map(|status| &status.conditions);
     match status.and_then(|list| conditions::get(list, conditions::READY)) {
-        Some(ready) if ready.status == ConditionStatus::True => {
-            ConditionUpdate::holds(conditions::NODE_CLASS_READY)
-        }
+        Some(ready) if ready.status == ConditionStatus::True => ConditionUpdate::holds(condition),
         Some(ready) => no("NodeClassNotReady", &ready.message),
         None => ConditionUpdate::unknown(
-            conditions::NODE_CLASS_READY,
+            condition,
             "NodeClassReadinessUnknown",
             "the EC2NodeClass has not been looked at yet",
         ),

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lifecycle::FINALIZER;
+use super::lifecycle::{FINALIZER, told};
 use super::{Clock, Context, Outcome};
+use crate::api::conditions;
 use crate::cloud::{Cloud, CloudError};
 use crate::cluster::Snapshot;
 use crate::model::claim::Claim;
 use crate::model::node::{DISRUPTED_TAINT, Node};
 use crate::model::taints::{Taint, TaintEffect};
 use crate::plan::terminate::drain;
-use crate::server::{About, ApiError, ApiServer, NodeChange};
+use crate::server::{About, ApiError, ApiServer, ConditionUpdate, NodeChange};
 use crate::telemetry::metrics::PoolLabel;
 
 /// How often a drain is looked at when nothing changes.
@@ -110,6 +111,7 @@ async fn drained<A: ApiServer, C, K: Clock>(
         other => other?,
     }
     let tainted_at = context.clock.now().as_second();
+    let mut first = true;
     let deadline = claim.ends_by();
     let mut blocked: BTreeMap<Arc<str>, i64> = BTreeMap::new();
     loop {
@@ -123,6 +125,14 @@ async fn drained<A: ApiServer, C, K: Clock>(
         let plan = drain(by_node.get(&*node.name).unwrap_or(&none), deadline, now);
         if plan.done && now - tainted_at >= SETTLE {
             return Ok(true);
+        }
+        if std::mem::take(&mut first) && !plan.done {
+            let draining = ConditionUpdate::unknown(
+                conditions::DRAINED,
+                "Draining",
+                "pods are being evicted from the node",
+            );
+            told(context, claim, &[draining]).await;
         }
         for (pod, grace) in &plan.delete {
             context.api.delete_pod(&pod.shape.namespace, &pod.name, &pod.uid, *grace).await?;
@@ -169,18 +179,29 @@ async fn detached<A: ApiServer, C, K: Clock>(
     node: &Node,
     snapshots: &watch::Receiver<Arc<Snapshot>>,
 ) -> Result<bool, ApiError> {
-    let mut told = false;
+    let mut waits = false;
     loop {
         let mut attached = context.api.attached(&node.name).await?;
         let snapshot = Arc::clone(&snapshots.borrow());
         let staying = snapshot.volumes_on(&node.name);
         attached.retain(|name| !staying.contains(&**name));
         let late = claim.ends_by().is_some_and(|end| context.clock.now().as_second() >= end);
+        let drained = ConditionUpdate::holds(conditions::DRAINED);
+        let condition = conditions::VOLUMES_DETACHED;
         if attached.is_empty() || late || !snapshot.nodes.contains_key(&node.name) {
+            let detached = if late && !attached.is_empty() {
+                let message = format!("Still attached: {}", attached.join(", "));
+                ConditionUpdate::fails(condition, "TerminationGracePeriodElapsed", &message)
+            } else {
+                ConditionUpdate::holds(condition)
+            };
+            told(context, claim, &[drained, detached]).await;
             return Ok(true);
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut waits, true) {
             let message = format!("Volumes are still attached: {}", attached.join(", "));
+            let waiting = ConditionUpdate::unknown(condition, "AwaitingVolumeDetachment", &message);
+            told(context, claim, &[drained, waiting]).await;
             let about = About::claim(&claim.name, &claim.uid);
             context.note(about, "AwaitingVolumeDetachment", message).await;
         }
@@ -191,7 +212,7 @@ async fn detached<A: ApiServer, C, K: Clock>(
 }
 
 /// Returns when the instance is gone.
-async fn ended<A, C: Cloud, K: Clock>(
+async fn ended<A: ApiServer, C: Cloud, K: Clock>(
     context: &Context<A, C, K>,
     claim: &Claim,
 ) -> Result<(), CloudError> {
@@ -205,6 +226,7 @@ async fn ended<A, C: Cloud, K: Clock>(
     // The provider has accepted the end; the instance needs no more of us once it shuts down.
     match context.cloud.get(&claim.provider_id).await {
         Ok(instance) if !instance.terminating => {
+            told(context, claim, &[ConditionUpdate::holds(conditions::INSTANCE_TERMINATING)]).await;
             Err(CloudError::Unknown { message: "the instance does not shut down yet".to_owned() })
         }
         Ok(_) | Err(CloudError::NotFound { .. }) => Ok(()),

@@ -205,8 +205,8 @@ impl ApiServer for Writer {
         conditions: &[ConditionUpdate],
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let root = ["Launched", "Registered", "Initialized"];
-        self.update_status::<NodeClaim>(name, status, conditions, &root, now).await
+        let root = conditions::NODE_CLAIM_ROOT;
+        self.update_status::<NodeClaim>(name, status, conditions, root, now).await
     }
 
     async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), ApiError> {
@@ -295,8 +295,8 @@ impl ApiServer for Writer {
         conditions: &[ConditionUpdate],
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let root = ["ValidationSucceeded", "NodeClassReady"];
-        self.update_status::<NodePool>(name, status, conditions, &root, now).await
+        let root = conditions::NODE_POOL_ROOT;
+        self.update_status::<NodePool>(name, status, conditions, root, now).await
     }
 
     async fn update_overlay_status(

@@ -63,6 +63,10 @@ pub struct Claim {
     pub deleted_at: Option<i64>,
     /// Last time a pod came to or left the node, seconds since the epoch.
     pub last_pod_event_at: Option<i64>,
+    /// Whether its status says that the node may be consolidated.
+    pub consolidatable: bool,
+    /// Whether its status says that the node is as large as was promised; none where it says nothing.
+    pub consistent: Option<bool>,
     /// Age at which it is replaced, seconds; `None` means never.
     pub expire_after: Option<i64>,
     /// Longest drain, seconds; `None` means without end.

@@ -1,8 +1,10 @@
-//! What can be bought: by class, as the cloud says, and by pool, as overlays have it.
+//! What can be bought: by class, as the cloud says and nodes have shown, and by pool, as overlays have
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::measured::Measured;
 use super::overlay::{self, Overlaid, Refusal, Types};
 use crate::cluster::Snapshot;
 use crate::model::instance::InstanceType;
@@ -24,9 +26,13 @@ pub struct Catalog {
     pub volume_price: MicroDollarsPerHour,
 }
 
-/// What classes offer, and what overlays make of it. Cloning costs a few reference counts.
+/// What classes offer, and what overlays make of it. Cloning costs a few reference counts a class.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogs {
+    /// As the cloud says.
+    given: BTreeMap<Arc<str>, Catalog>,
+    measured: Measured,
+    /// With the memory that nodes turned out to have.
     classes: BTreeMap<Arc<str>, Catalog>,
     overlaid: Arc<Overlaid>,
 }
@@ -34,7 +40,7 @@ pub struct Catalogs {
 impl Catalogs {
     /// What these classes offer, without overlays.
     pub fn new(classes: BTreeMap<Arc<str>, Catalog>) -> Self {
-        Self { classes, overlaid: Arc::default() }
+        Self { given: classes.clone(), classes, ..Self::default() }
     }
 
     /// Whether nothing is known yet.
@@ -53,18 +59,40 @@ impl Catalogs {
         let same = |a: &Catalog, b: &Catalog| {
             Arc::ptr_eq(&a.types, &b.types) && a.volume_price == b.volume_price
         };
-        let changed = self.classes.len() != classes.len()
+        let changed = self.given.len() != classes.len()
             || self
-                .classes
+                .given
                 .iter()
                 .any(|(name, old)| classes.get(name).is_none_or(|new| !same(old, new)));
-        self.classes = classes;
+        if changed {
+            self.given = classes;
+            self.correct();
+        }
         changed
     }
 
     /// Takes what one class offers now.
     pub fn insert(&mut self, class: Arc<str>, catalog: Catalog) {
-        self.classes.insert(class, catalog);
+        let types = self.measured.correct(&class, &catalog.types);
+        self.given.insert(Arc::clone(&class), catalog.clone());
+        self.classes.insert(class, Catalog { types, ..catalog });
+    }
+
+    /// Takes note of the memory of nodes that registered. Whether that changes what is offered.
+    pub fn measure(&mut self, snapshot: &Snapshot) -> bool {
+        let learned = self.measured.observe(snapshot);
+        if learned {
+            self.correct();
+        }
+        learned
+    }
+
+    fn correct(&mut self) {
+        let corrected = self.given.iter().map(|(name, catalog)| {
+            let types = self.measured.correct(name, &catalog.types);
+            (Arc::clone(name), Catalog { types, ..catalog.clone() })
+        });
+        self.classes = corrected.collect();
     }
 
     /// The same offers with the overlays of a snapshot laid over them. It looks at every type of

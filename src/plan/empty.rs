@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::marks::quiet_since;
 use crate::cluster::Snapshot;
 use crate::demand::Assignments;
 use crate::model::claim::{Claim, ClaimStage};
@@ -52,12 +53,7 @@ pub fn to_end(
         if pool.replicas.is_some() || held || nominated || busy {
             continue;
         }
-        let since = claim
-            .last_pod_event_at
-            .unwrap_or(0)
-            .max(last_pod_event(&node.name))
-            .max(claim.stage_at);
-        if now - since >= after {
+        if now - quiet_since(claim, last_pod_event(&node.name)) >= after {
             found.push((Arc::clone(claim), "empty"));
         }
     }

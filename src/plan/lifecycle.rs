@@ -1,5 +1,6 @@
 //! The life of a claim from launch to readiness.
 
+use super::marks::Mark;
 use crate::cluster::view::open;
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::node::{Node, UNREGISTERED_TAINT, is_ephemeral};
@@ -44,6 +45,8 @@ pub enum Step {
         /// Reason for metrics and events.
         reason: &'static str,
     },
+    /// Its life has begun; what its status says of its node is to be written.
+    Mark(Mark),
     /// Its life has begun.
     Done,
 }

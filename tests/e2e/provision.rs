@@ -93,6 +93,14 @@ async fn what_happens_can_be_followed() -> Result<()> {
     let refused = world.plane.kubectl(&["apply", "-n", &full, "-f", "-"], large).await;
     ensure!(refused.is_err_and(|error| format!("{error:#}").contains("exceeded quota")));
 
+    // A claim that nobody planned is told so.
+    let claim = "apiVersion: karpenter.sh/v1\nkind: NodeClaim\nmetadata: {name: by-hand}\nspec:\n  \
+                 nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}\n  \
+                 requirements: [{key: kubernetes.io/arch, operator: In, values: [amd64]}]\n";
+    world.apply(claim).await?;
+    let told = "--for=jsonpath={.status.conditions[?(@.type==\"Launched\")].reason}=NotOurs";
+    world.plane.kubectl(&["wait", told, "nodeclaim/by-hand", "--timeout=60s"], "").await?;
+
     // A pod of nobody that fits nowhere is told why.
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: huge}\nspec:\n  containers:\n  - {name: c, \
                image: c, resources: {requests: {cpu: 500, memory: 1Gi}}}\n";
@@ -130,11 +138,25 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
          attacher: ebs.csi.aws.com\n  nodeName: {old}\n  source: {{persistentVolumeName: data}}\n"
     );
     world.apply(&attached).await?;
+    // What the claim of the node says, or comes to say.
+    let claims = world.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
+    let claim = claims.trim();
+    let says = async |what: &str| {
+        let args = ["wait", &format!("--for=condition={what}"), claim, "--timeout=60s"];
+        world.plane.kubectl(&args, "").await.map(drop).with_context(|| world.story())
+    };
+    says("ConsistentStateFound").await?;
+    says("Consolidatable").await?;
+    let field = "jsonpath={.status.lastPodEventTime}";
+    let last = world.plane.kubectl(&["get", claim, "-o", field], "").await?;
+    ensure!(!last.trim().is_empty(), "no pod came");
     nodes.delete(&old, &DeleteParams::default()).await?;
 
     // The budget allows nothing: the node must stay, tainted, and say why.
     let events = Api::<Event>::namespaced(world.plane.client(), "default");
     told(&world, &events, "FailedDraining").await?;
+    says("Drained=Unknown").await?;
+    says("DisruptionReason").await?;
     let node = nodes.get(&old).await?;
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     ensure!(taints.iter().any(|taint| taint.key == "karpenter.sh/disrupted"), "{taints:?}");
@@ -144,6 +166,8 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     world.plane.kubectl(&["delete", "pdb", "web", "-n", &namespace], "").await?;
     let waits = told(&world, &events, "AwaitingVolumeDetachment").await?;
     ensure!(waits.message.is_some_and(|message| message.contains("data")), "no volume is named");
+    says("Drained").await?;
+    says("VolumesDetached=Unknown").await?;
     ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its volumes");
     world.plane.kubectl(&["delete", "volumeattachment", "disk"], "").await?;
     poll::until("the node is gone", DEADLINE, async || {

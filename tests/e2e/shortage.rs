@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use testbed::cloud::{CapacityType, Effect, Entry, Pool, Rule};
+use testbed::poll;
 
-use super::world::World;
+use super::world::{DEADLINE, World};
 
 const PODS: u32 = 20;
 
@@ -47,6 +48,18 @@ async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn throttled_launches_are_kept_and_sent_again() -> Result<()> {
     let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    // A class that cannot be looked at again offers what it did.
+    world.cloud.rules().push(Rule::new(Effect::Throttle).on("DescribeSubnets"));
+    let before = world.cloud.journal().of("DescribeSubnets").len();
+    poll::until("the class was looked at", DEADLINE, async || {
+        let tried = world.cloud.journal().of("DescribeSubnets").len() - before;
+        // The SDK tries a call three times.
+        ensure!(tried > 3, "{tried} calls");
+        Ok(())
+    })
+    .await?;
+    timed(&world).await?;
+
     world.cloud.rules().push(Rule::new(Effect::Throttle).on("CreateFleet"));
     let namespace = world.plane.namespace("throttled").await?;
     let asked = Instant::now();

@@ -15,7 +15,7 @@ use harbinger::api::conditions::{self, ConditionStatus};
 use harbinger::api::ec2nodeclass::{EC2NodeClass, EC2NodeClassStatus};
 use harbinger::aws::{Provider, Settings};
 use harbinger::cloud::{Cloud as _, CloudError, LaunchOption, LaunchOrder, LaunchResult};
-use harbinger::model::instance::CapacityType;
+use harbinger::model::instance::{CapacityType, InstanceType};
 use harbinger::model::labels::Labels;
 use harbinger::model::money::MicroDollarsPerHour;
 use harbinger::model::resources::Resources;
@@ -85,8 +85,14 @@ async fn nodes_join_with_what_eks_says_of_the_cluster() {
 }
 
 async fn unresolved(extra: Value) -> World {
+    set_up(extra, true).await
+}
+
+/// A provider before a fresh account, and a class; `no_dry_runs` keeps calls few.
+async fn set_up(extra: Value, no_dry_runs: bool) -> World {
     let (cloud, config) = account().await;
     let settings = Settings {
+        no_dry_runs,
         cluster_name: "shop".to_owned(),
         cluster_endpoint: "https://10.0.0.1:6443".to_owned(),
         ca_bundle: "Q0E=".to_owned(),
@@ -399,6 +405,93 @@ async fn reserved_capacity_is_found_counted_and_drawn_on() {
     world.launch(&world.order("r-3", 1, bought), 6).await.unwrap();
     let created = world.cloud.journal().of("CreateLaunchTemplate");
     assert_eq!(created[0].params[&format!("{named}.CapacityReservationPreference")], "none");
+    world.sound();
+}
+
+#[tokio::test]
+async fn nodes_start_in_the_placement_group_of_their_class() {
+    let mut world = unresolved(json!({"placementGroupSelector": {"name": "absent"}})).await;
+    let status = world.provider.resolve(&world.class, at(0)).await.unwrap();
+    assert_eq!(reason(&status, "PlacementGroupReady"), "False PlacementGroupNotFound");
+    assert_eq!(reason(&status, "Ready"), "False UnhealthyDependents");
+    let key = |name: &str| format!("karpenter.k8s.aws/placement-group-{name}");
+    let mut resolve = async |selector: Value| {
+        world.class.spec.placement_group_selector = serde_json::from_value(selector).unwrap();
+        let status = world.provider.resolve(&world.class, at(0)).await.unwrap();
+        assert_eq!(reason(&status, "Ready"), "True Ready");
+        world.class.status = Some(status);
+        let types = world.provider.instance_types(&world.class, at(1)).await.unwrap().types;
+        let kind = |name: &str| types.iter().find(|kind| &*kind.name == name).cloned();
+        (kind("m5.large"), kind("t3.large"))
+    };
+    // Burstable types may not start close to each other.
+    let (m5, t3) = resolve(json!({"name": "tight"})).await;
+    assert!(t3.is_none());
+    let of =
+        |kind: &InstanceType, name: &str| kind.requirements.get(&key(name)).map(|r| r.to_string());
+    assert_eq!(of(&m5.unwrap(), "id").as_deref(), Some("In [pg-0a]"));
+    let (m5, t3) = resolve(json!({"id": "pg-0b"})).await;
+    assert_eq!(of(&m5.unwrap(), "partition").as_deref(), Some("In [1, 2, 3]"));
+    assert!(t3.is_some());
+    // The partition that a claim asks for.
+    let options = world.options(&["m5.large"], CapacityType::OnDemand, 2).await;
+    let mut order = world.order("p-1", 1, options);
+    order.labels.insert(key("partition"), "2".to_owned());
+    world.launch(&order, 2).await.unwrap();
+    let created = world.cloud.journal().of("CreateLaunchTemplate");
+    let placement =
+        |field: &str| &*created[0].params[&format!("LaunchTemplateData.Placement.{field}")];
+    assert_eq!((placement("GroupId"), placement("PartitionNumber")), ("pg-0b", "2"));
+    world.sound();
+}
+
+#[tokio::test]
+async fn missing_permissions_show_on_the_class() {
+    let world = set_up(json!({}), false).await;
+    let denied = || Effect::Error {
+        status: 403,
+        code: "UnauthorizedOperation".to_owned(),
+        message: "no".to_owned(),
+    };
+    let refused = async |rule: Rule, seconds| {
+        world.cloud.rules().push(rule);
+        let status = world.provider.resolve(&world.class, at(seconds)).await.unwrap();
+        world.cloud.rules().clear();
+        reason(&status, "ValidationSucceeded")
+    };
+    let template = refused(Rule::new(denied()).on("CreateLaunchTemplate"), 0).await;
+    assert_eq!(template, "False CreateLaunchTemplateAuthCheckFailed");
+    let fleet = refused(Rule::new(denied()).on("CreateFleet").dry_run(), 1).await;
+    assert_eq!(fleet, "False CreateFleetAuthCheckFailed");
+    let instance = refused(Rule::new(denied()).on("RunInstances").dry_run(), 2).await;
+    assert_eq!(instance, "False RunInstancesAuthCheckFailed");
+    let unknown = Effect::Error {
+        status: 400,
+        code: "InvalidParameterValue".to_owned(),
+        message: "Value (node) for parameter iamInstanceProfile.name is invalid. Invalid IAM \
+                  Instance Profile name"
+            .to_owned(),
+    };
+    let profile = refused(Rule::new(unknown).on("RunInstances").dry_run(), 3).await;
+    assert_eq!(profile, "False InstanceProfileNotFound");
+    // What is granted is not asked again for a while, and nothing was launched.
+    let dry = |action: &str| {
+        let all = world.cloud.journal().entries();
+        let tried = |entry: &&bed::Entry| {
+            entry.action == action && entry.params.get("DryRun").is_some_and(|dry| dry == "true")
+        };
+        all.iter().filter(tried).count()
+    };
+    let throttled = refused(Rule::new(Effect::Throttle).on("CreateFleet").dry_run(), 4).await;
+    assert_eq!(throttled, "True ValidationSucceeded", "says nothing about permissions");
+    let tried = (dry("CreateFleet"), dry("RunInstances"));
+    let status = world.provider.resolve(&world.class, at(5)).await.unwrap();
+    assert_eq!(reason(&status, "Ready"), "True Ready");
+    assert_eq!((dry("CreateFleet"), dry("RunInstances")), tried);
+    let status = world.provider.resolve(&world.class, at(5 + 30 * 60)).await.unwrap();
+    assert_eq!(reason(&status, "Ready"), "True Ready");
+    assert_eq!((dry("CreateFleet"), dry("RunInstances")), (tried.0 + 1, tried.1 + 1));
+    assert_eq!(world.provider.list().await.unwrap(), []);
     world.sound();
 }
 

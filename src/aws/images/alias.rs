@@ -119,6 +119,13 @@ fn parameters(family: &str, version: &str, kubernetes: &str) -> Vec<Parameter> {
             Parameter { name, cpu, variants }
         })
         .collect(),
+        "windows2019" | "windows2022" | "windows2025" => {
+            let year = &family["windows".len()..];
+            let name = format!(
+                "/aws/service/ami-windows-latest/Windows_Server-{year}-English-Core-EKS_Optimized-{kubernetes}/image_id"
+            );
+            vec![Parameter { name, cpu: "amd64", variants: &[Standard] }]
+        }
         _ => Vec::new(),
     }
 }
@@ -176,6 +183,12 @@ mod tests {
         assert_eq!(
             names("bottlerocket", "v1.20.4")[2],
             "/aws/service/bottlerocket/aws-k8s-1.32-nvidia/x86_64/1.20.4/image_id"
+        );
+        assert_eq!(
+            names("windows2022", "latest"),
+            [
+                "/aws/service/ami-windows-latest/Windows_Server-2022-English-Core-EKS_Optimized-1.32/image_id"
+            ]
         );
         assert_eq!(alias_fault("al2", 33).unwrap().0, "UnsupportedAlias");
         assert!(alias_fault("al2", 32).is_none() && alias_fault("al2023", 34).is_none());

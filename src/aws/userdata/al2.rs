@@ -45,7 +45,8 @@ fn quoted(text: &str) -> Result<String, UserDataError> {
     Ok(format!("'{text}'"))
 }
 
-fn kubelet_arguments(node: &Node<'_>) -> String {
+/// Flags of the kubelet that depend on the node.
+pub(super) fn kubelet_arguments(node: &Node<'_>) -> String {
     let mut arguments = vec![format!("--node-labels=\"{}\"", node.label_flag())];
     if !node.taints.is_empty() {
         let taints: Vec<String> = node

@@ -124,10 +124,29 @@ fn custom_is_verbatim() {
 }
 
 #[test]
+fn windows_runs_its_bootstrap_script_last() {
+    let text =
+        text(AmiFamily::Windows2022, r#"{"kubeReserved":{"memory":"1Gi"}}"#, Some("Get-Disk"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines[1], lines[3]), ("<powershell>", "Get-Disk", "</powershell>"));
+    let start =
+        r#"& "$env:ProgramFiles\Amazon\EKS\Start-EKSBootstrap.ps1" -EKSClusterName 'shop' "#;
+    assert!(lines[2].starts_with(start), "{text}");
+    for part in [
+        "-APIServerEndpoint 'https://10.0.0.1:6443' -Base64ClusterCA 'Q0E='",
+        "-KubeletExtraArgs '--node-labels=\"karpenter.sh/capacity-type=spot,",
+        "--register-with-taints=\"dedicated=web:NoSchedule,karpenter.sh/unregistered=:NoExecute\"",
+        "--max-pods=29 --kube-reserved=\"memory=1Gi\"' -DNSClusterIP '10.100.0.10'",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
 fn what_cannot_boot_is_refused() {
     let long = "x".repeat(LIMIT);
     for (family, custom, reason, part) in [
-        (AmiFamily::Windows2022, None, "UnsupportedFamily", "AL2023"),
+        (AmiFamily::Windows2022, Some("<powershell>x"), "InvalidUserData", "without the"),
         (AmiFamily::AL2023, Some(&*long), "UserDataSizeLimitExceeded", "16384"),
         (AmiFamily::Bottlerocket, Some("no toml"), "InvalidUserData", "TOML"),
         (AmiFamily::Bottlerocket, Some("settings = 1"), "InvalidUserData", "table"),

@@ -95,6 +95,12 @@ impl Facts {
         } else {
             class.fabric_interfaces(|_| true)
         };
+        // The VPC resource controller gives Windows pods the addresses of one interface.
+        let addresses = if class.family.is_windows() {
+            (i64::from(self.ips_per_interface) - 1).max(0)
+        } else {
+            0
+        };
         vec![
             ("nvidia.com/gpu", gpus("NVIDIA")),
             ("amd.com/gpu", gpus("AMD")),
@@ -103,6 +109,7 @@ impl Facts {
             ("aws.amazon.com/neuroncore", cores.unwrap_or(0)),
             ("vpc.amazonaws.com/pod-eni", i64::from(self.pod_interfaces)),
             ("vpc.amazonaws.com/efa", fabric),
+            ("vpc.amazonaws.com/PrivateIPv4Address", addresses),
         ]
     }
 

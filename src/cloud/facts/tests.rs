@@ -97,6 +97,15 @@ fn pods_follow_the_class() {
 }
 
 #[test]
+fn windows_pods_take_addresses_of_one_interface() {
+    let addresses = |family| {
+        let class = ClassSettings { family, ..ClassSettings::default() };
+        of("m5.large", &class).capacity.get("vpc.amazonaws.com/PrivateIPv4Address")
+    };
+    assert_eq!((addresses(AmiFamily::Windows2022), addresses(AmiFamily::AL2023)), (9, 0));
+}
+
+#[test]
 fn kubelet_memory_follows_the_family() {
     let reserved = |family, max_pods| {
         let kubelet = crate::cloud::kubelet::Kubelet { max_pods, ..Default::default() };

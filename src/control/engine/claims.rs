@@ -10,6 +10,7 @@ use crate::model::node::Node;
 use crate::model::pod::Pod;
 use crate::plan::draft::launch_group;
 use crate::plan::lifecycle::{self as life, Step};
+use crate::plan::marks;
 use crate::plan::nominate::nominations;
 use crate::server::ApiServer;
 
@@ -42,7 +43,16 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 continue;
             }
             let planned = !self.assignments.of(&claim.name).is_empty();
-            let step = life::step(claim, node.map(|node| &**node), planned, now);
+            let step = match life::step(claim, node.map(|node| &**node), planned, now) {
+                Step::Done => {
+                    let pool = snapshot.pools.get(&claim.pool).map(|pool| &**pool);
+                    let event = node.and_then(|node| self.pod_events.get(&node.name));
+                    let event = event.copied().unwrap_or(0);
+                    let mark = marks::due(claim, node.map(|node| &**node), pool, event, now);
+                    mark.map_or(Step::Done, Step::Mark)
+                }
+                step => step,
+            };
             let mut told =
                 |reason| now - claim.stage_at < PATIENCE || self.moves.told(claim, reason);
             match &step {

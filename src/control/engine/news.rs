@@ -58,7 +58,9 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                     let key = (Arc::clone(&pod.shape.namespace), Arc::clone(&pod.name));
                     let old = snapshot.pods.get(&key);
                     let moved = old.is_none_or(|old| {
-                        old.node_name != pod.node_name || old.deleted_at != pod.deleted_at
+                        old.node_name != pod.node_name
+                            || old.deleted_at != pod.deleted_at
+                            || old.terminal() != pod.terminal()
                     });
                     if moved {
                         touch(&pod.node_name);

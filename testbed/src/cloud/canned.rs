@@ -12,6 +12,9 @@ const ZONES: [&str; 4] = ["a", "b", "c", "d"];
 /// The term "on demand, per hour" in every price list.
 const ON_DEMAND_TERM: &str = "JRTCKXETXF";
 const PER_HOUR: &str = "6YS6EN2CT7";
+/// Placement groups of every account: id, name, strategy, partitions.
+const PLACEMENT_GROUPS: [(&str, &str, &str, u32); 2] =
+    [("pg-0a", "tight", "cluster", 0), ("pg-0b", "apart", "partition", 3)];
 
 /// What `eks:DescribeCluster` tells.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ pub(super) fn answer(
     match (call.service.as_str(), call.action.as_str()) {
         ("pricing", "GetProducts") => Some(products(call, market, region)),
         ("ec2", "DescribeSpotPriceHistory") => Some(spot_history(call, market, region)),
-        ("ec2", "DescribePlacementGroups") => Some(empty(call, "placementGroupSet")),
+        ("ec2", "DescribePlacementGroups") => Some(placement_groups(call)),
         ("eks", action) => {
             let cluster = cluster?;
             let wanted = action.strip_prefix("GET /clusters/")?;
@@ -46,9 +49,29 @@ pub(super) fn answer(
     }
 }
 
-fn empty(call: &Call, set: &str) -> Reply {
-    let body = format!("<{0}Response><{set}/></{0}Response>", call.action);
-    Reply::new(200, "text/xml", body)
+/// EC2 blames the caller for a group that is not there.
+fn placement_groups(call: &Call) -> Reply {
+    let (ids, names) = (call.list("GroupId"), call.list("GroupName"));
+    let asked =
+        |(id, name, ..): &&(&str, &str, &str, u32)| ids.contains(id) || names.contains(name);
+    let Some((id, name, strategy, partitions)) = PLACEMENT_GROUPS.iter().find(asked) else {
+        let error = "<Code>InvalidPlacementGroup.Unknown</Code><Message>unknown</Message>";
+        let body = format!("<Response><Errors><Error>{error}</Error></Errors></Response>");
+        return Reply::new(400, "text/xml", body);
+    };
+    let mut out = String::new();
+    write_element(&mut out, "DescribePlacementGroupsResponse", |out| {
+        write_element(out, "placementGroupSet", |out| {
+            write_element(out, "item", |out| {
+                write_text(out, "groupId", id);
+                write_text(out, "groupName", name);
+                write_text(out, "strategy", strategy);
+                write_text(out, "state", "available");
+                write_text(out, "partitionCount", &partitions.to_string());
+            });
+        });
+    });
+    Reply::new(200, "text/xml", out)
 }
 
 /// Pricing answers pages of 100 products, each a JSON document inside a string.

@@ -65,9 +65,12 @@ impl Journal {
         self.entries.lock().clone()
     }
 
-    /// The entries of one action.
+    /// The entries of one action, dry runs aside.
     pub fn of(&self, action: &str) -> Vec<Entry> {
-        self.entries.lock().iter().filter(|entry| entry.action == action).cloned().collect()
+        let meant = |entry: &&Entry| {
+            entry.action == action && !entry.params.get("DryRun").is_some_and(|dry| dry == "true")
+        };
+        self.entries.lock().iter().filter(meant).cloned().collect()
     }
 
     /// Forgets the entries so far.

@@ -192,7 +192,8 @@ impl Inner {
             _ => None,
         };
         let pools: Vec<Pool> = fleet.as_ref().map(Fleet::pools).unwrap_or_default();
-        let (delay, effect) = self.rules.lock().hit(&call.action, &pools);
+        let (delay, effect) =
+            self.rules.lock().hit(&call.action, call.param("DryRun") == "true", &pools);
         tokio::time::sleep(delay).await;
         let (carried, answered) = match effect {
             None | Some(Effect::Delay(_) | Effect::InsufficientCapacity) => {

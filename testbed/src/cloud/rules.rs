@@ -1,6 +1,7 @@
 //! Faults: ordered rules that say which request goes wrong and how.
 //!
-//! The first rule that applies ends the search; delays add up and let the search go on.
+//! The first rule that applies ends the search; delays add up and let the search go on. Dry runs are
+//! hit by rules that mean them, and by no others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub struct Rule {
     instance_type: Option<String>,
     zone: Option<String>,
     capacity_type: Option<CapacityType>,
+    dry_run: bool,
     skip: u32,
     times: Option<u32>,
     matched: u32,
@@ -45,6 +47,7 @@ impl Rule {
             instance_type: None,
             zone: None,
             capacity_type: None,
+            dry_run: false,
             skip: 0,
             times: None,
             matched: 0,
@@ -76,6 +79,13 @@ impl Rule {
     #[must_use]
     pub fn capacity_type(mut self, kind: CapacityType) -> Self {
         self.capacity_type = Some(kind);
+        self
+    }
+
+    /// Only dry runs.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
         self
     }
 
@@ -128,10 +138,16 @@ impl Rules {
     }
 
     /// Delay and effect for a request whose launches may use `pools`.
-    pub(super) fn hit(&mut self, action: &str, pools: &[Pool]) -> (Duration, Option<Effect>) {
+    pub(super) fn hit(
+        &mut self,
+        action: &str,
+        dry_run: bool,
+        pools: &[Pool],
+    ) -> (Duration, Option<Effect>) {
         let mut delay = Duration::ZERO;
         for rule in &mut self.0 {
             let applies = rule.effect != Effect::InsufficientCapacity
+                && rule.dry_run == dry_run
                 && rule.action.as_deref().is_none_or(|wanted| wanted == action)
                 && (!rule.names_a_pool() || pools.iter().any(|pool| rule.matches_pool(pool)));
             if !applies || !rule.count() {
@@ -172,9 +188,10 @@ mod tests {
     fn skip_and_times_count_only_matching_requests() {
         let mut rules = Rules::default();
         rules.push(Rule::new(Effect::Throttle).on("CreateFleet").skip(1).times(2));
-        let hits: Vec<bool> = (0..4).map(|_| rules.hit("CreateFleet", &[]).1.is_some()).collect();
+        let hits: Vec<bool> =
+            (0..4).map(|_| rules.hit("CreateFleet", false, &[]).1.is_some()).collect();
         assert_eq!(hits, [false, true, true, false]);
-        assert_eq!(rules.hit("DescribeInstances", &[]).1, None);
+        assert_eq!(rules.hit("DescribeInstances", false, &[]).1, None);
     }
 
     #[test]
@@ -184,7 +201,7 @@ mod tests {
         rules.push(Rule::new(Effect::Delay(Duration::from_secs(2))));
         rules.push(Rule::new(Effect::LoseRequest));
         rules.push(Rule::new(Effect::Throttle));
-        assert_eq!(rules.hit("X", &[]), (Duration::from_secs(3), Some(Effect::LoseRequest)));
+        assert_eq!(rules.hit("X", false, &[]), (Duration::from_secs(3), Some(Effect::LoseRequest)));
     }
 
     #[test]

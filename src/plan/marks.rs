@@ -1,0 +1,134 @@
+//! What the status of a claim in use says beside its life: when a pod last came or went, whether its
+//! node may be consolidated, and whether it is as large as was promised.
+
+use crate::model::claim::{Claim, ClaimStage};
+use crate::model::node::Node;
+use crate::model::pool::Pool;
+
+/// A pod that came or went is written down no sooner than this after the last one, seconds, as in the
+/// field: a burst would be a write a pod.
+const POD_EVENTS: i64 = 10;
+/// The least share of a promised resource that a node has, percent, as in the field.
+const LEAST: i64 = 90;
+
+/// What is to be written.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Mark {
+    /// When a pod last came or went, seconds since the epoch.
+    pub pod_event: Option<i64>,
+    /// Whether the node may be consolidated.
+    pub consolidatable: Option<bool>,
+    /// Whether the node is as large as was promised, or what it lacks.
+    pub consistent: Option<Result<(), String>>,
+}
+
+/// Since when no pod has come to or left the node of an initialized claim, seconds since the epoch;
+/// `last_pod_event` is what was seen since this process began, 0 for nothing.
+pub fn quiet_since(claim: &Claim, last_pod_event: i64) -> i64 {
+    claim.last_pod_event_at.unwrap_or(0).max(last_pod_event).max(claim.stage_at)
+}
+
+/// What is to be written about a claim that is initialized and not being deleted; none when all that
+/// holds is written. `now` is in seconds since the epoch.
+pub fn due(
+    claim: &Claim,
+    node: Option<&Node>,
+    pool: Option<&Pool>,
+    last_pod_event: i64,
+    now: i64,
+) -> Option<Mark> {
+    if claim.stage != ClaimStage::Initialized {
+        return None;
+    }
+    let written = claim.last_pod_event_at.unwrap_or(0);
+    let quiet = now - quiet_since(claim, last_pod_event);
+    // Pools of a fixed count are not consolidated.
+    let after = pool.filter(|pool| pool.replicas.is_none()).and_then(|pool| pool.consolidate_after);
+    let consolidatable = after.is_some_and(|after| quiet >= after);
+    let consistent = node.map(|node| shape(claim, node));
+    let mark = Mark {
+        pod_event: (last_pod_event > written && now - written >= POD_EVENTS)
+            .then_some(last_pod_event),
+        consolidatable: (consolidatable != claim.consolidatable).then_some(consolidatable),
+        consistent: consistent.filter(|found| Some(found.is_ok()) != claim.consistent),
+    };
+    (mark != Mark::default()).then_some(mark)
+}
+
+/// Whether a node has what its claim was promised, of the resources that its pods asked for.
+fn shape(claim: &Claim, node: &Node) -> Result<(), String> {
+    let asked = claim.requests.iter().filter(|(_, amount)| *amount > 0);
+    for (name, _) in asked {
+        let (promised, there) = (claim.capacity.get(name), node.capacity.get(name));
+        if i128::from(there) * 100 < i128::from(promised) * i128::from(LEAST) {
+            let share = i128::from(there) * 100 / i128::from(promised.max(1));
+            return Err(format!("the node has {share} % of the {name} that was expected"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::resources::Resources;
+
+    fn memory(bytes: i64) -> Resources {
+        let mut memory = Resources::default();
+        memory.set("memory", bytes);
+        memory
+    }
+
+    #[test]
+    fn what_holds_is_written_once() {
+        let pool = Pool { consolidate_after: Some(30), ..Pool::default() };
+        let mut claim = Claim { stage: ClaimStage::Initialized, stage_at: 100, ..Claim::default() };
+        (claim.requests, claim.capacity) = (memory(1), memory(1000));
+        let mut node = Node { capacity: memory(900), ..Node::default() };
+        let at = |claim: &Claim, node: &Node, event, now| {
+            due(claim, Some(node), Some(&pool), event, now)
+        };
+        let first = Mark { consistent: Some(Ok(())), ..Mark::default() };
+        assert_eq!(at(&claim, &node, 0, 129), Some(first));
+        claim.consistent = Some(true);
+        assert_eq!(at(&claim, &node, 0, 129), None);
+        // Quiet since it was initialized.
+        let may = |yes| Some(Mark { consolidatable: Some(yes), ..Mark::default() });
+        assert_eq!(at(&claim, &node, 0, 130), may(true));
+        claim.consolidatable = true;
+        assert_eq!(at(&claim, &node, 0, 130), None);
+        // A pod comes.
+        let came = Mark { pod_event: Some(131), consolidatable: Some(false), consistent: None };
+        assert_eq!(at(&claim, &node, 131, 131), Some(came));
+        (claim.last_pod_event_at, claim.consolidatable) = (Some(131), false);
+        assert_eq!(at(&claim, &node, 140, 140), None, "too soon after the last one");
+        let later = Mark { pod_event: Some(140), ..Mark::default() };
+        assert_eq!(at(&claim, &node, 140, 141), Some(later));
+        // Another process knows of the pod by what was written.
+        assert_eq!(at(&claim, &node, 0, 160), None);
+        assert_eq!(at(&claim, &node, 0, 161), may(true));
+        // The node is smaller than it was.
+        node.capacity = memory(899);
+        let small = at(&claim, &node, 0, 150).and_then(|mark| mark.consistent);
+        let message = "the node has 89 % of the memory that was expected";
+        assert_eq!(small, Some(Err(message.to_owned())));
+        claim.consistent = Some(false);
+        assert_eq!(at(&claim, &node, 0, 150), None);
+    }
+
+    #[test]
+    fn nothing_is_written_of_others() {
+        let pool =
+            |consolidate_after, replicas| Pool { consolidate_after, replicas, ..Pool::default() };
+        let mut claim = Claim { consistent: Some(true), ..Claim::default() };
+        let node = Node::default();
+        claim.stage = ClaimStage::Registered;
+        assert_eq!(due(&claim, Some(&node), Some(&pool(Some(0), None)), 50, 100), None);
+        claim.stage = ClaimStage::Initialized;
+        assert!(due(&claim, Some(&node), Some(&pool(Some(0), None)), 0, 100).is_some());
+        for pool in [pool(None, None), pool(Some(0), Some(3))] {
+            assert_eq!(due(&claim, Some(&node), Some(&pool), 0, 100), None);
+        }
+        assert_eq!(due(&claim, None, None, 0, 100), None, "neither node nor pool");
+    }
+}
