@@ -60,6 +60,7 @@ async fn throttled_launches_are_kept_and_sent_again() -> Result<()> {
     .await?;
     timed(&world).await?;
 
+    world.cloud.journal().clear();
     world.cloud.rules().push(Rule::new(Effect::Throttle).on("CreateFleet"));
     let namespace = world.plane.namespace("throttled").await?;
     let asked = Instant::now();
