@@ -1,28 +1,36 @@
-//! What the largest node of any pool leaves for a pod: a default beyond that would keep a pod waiting
-//! for ever.
+//! What new nodes of each pool leave for a pod: a default beyond the largest that takes it would keep
+//! it waiting for ever.
 //!
-//! Types come from the built-in table as one region has them, and zones of pools are not looked at:
-//! what a type is does not depend on where it runs.
+//! Types come from the built-in table as one region has them: what a type is does not depend on where
+//! it runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::SystemClock;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::api::nodepool::NodePool;
 use crate::api::project;
 use crate::cloud::catalog::{Catalog, PRICED_REGION, SpotPrices};
 use crate::cloud::settings::ClassSettings;
 use crate::cluster::Change;
+use crate::control::Clock as _;
 use crate::k8s::watch::{Place, Watches};
 use crate::model::instance::InstanceType;
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::PodShape;
-use crate::model::resources::Resources;
-use crate::schedule::{PoolSlot, largest_rooms};
+use crate::model::requirement::Requirements;
+use crate::model::room::PoolRooms;
+use crate::model::wire::workload::WorkloadWire;
+use crate::model::workload::WorkloadKind;
+use crate::policy::{self, Snapshot};
+use crate::schedule::{self, PoolSlot};
 
 /// Changes that may wait to be folded.
 const QUEUE: usize = 64;
@@ -30,14 +38,18 @@ const QUEUE: usize = 64;
 enum Message {
     Pool(Change<Arc<str>, NodePool>),
     Class(Change<Arc<str>, EC2NodeClass>),
-    Daemon(Change<Place, (Place, Arc<PodShape>)>),
+    Daemon(Change<Place, (Place, WorkloadWire)>),
 }
 
-/// Watches pools, classes and DaemonSets, and sends on what they come to when it changes.
+/// Watches pools, classes and DaemonSets, and sends on what they come to when it changes. DaemonSets
+/// count with the requests that LimitRanges and `policies` give their pods, looked at again when
+/// `changed` says so.
 pub(super) fn follow<M: Send + 'static>(
     watches: &Watches,
+    policies: Arc<ArcSwap<Snapshot>>,
+    mut changed: watch::Receiver<()>,
     to: mpsc::Sender<M>,
-    wrap: fn(Arc<[Resources]>) -> M,
+    wrap: fn(Arc<[PoolRooms]>) -> M,
 ) {
     let (sender, mut inbox) = mpsc::channel(QUEUE);
     watches.pools(&sender, Message::Pool);
@@ -45,15 +57,26 @@ pub(super) fn follow<M: Send + 'static>(
     watches.daemon_sets(&sender, Message::Daemon);
     watches.tracker.spawn(async move {
         let mut state = State::default();
-        while let Some(message) = inbox.recv().await {
-            let mut changed = state.fold(message);
+        loop {
+            let mut stale = tokio::select! {
+                message = inbox.recv() => match message {
+                    None => return,
+                    Some(message) => state.fold(message),
+                },
+                Ok(()) = changed.changed() => false,
+            };
             while let Ok(message) = inbox.try_recv() {
-                changed |= state.fold(message);
+                stale |= state.fold(message);
             }
-            if !changed {
+            if !state.listed.iter().all(|listed| *listed) {
                 continue;
             }
-            let rooms: Arc<[Resources]> = state.rooms().into();
+            let daemons = state.daemons(&policies.load(), SystemClock.now());
+            if !stale && state.last.is_some() && daemons == state.counted {
+                continue;
+            }
+            state.counted = daemons;
+            let rooms: Arc<[PoolRooms]> = state.rooms().into();
             if state.last.as_ref() == Some(&rooms) {
                 continue;
             }
@@ -69,23 +92,52 @@ pub(super) fn follow<M: Send + 'static>(
 struct State {
     pools: Arc<BTreeMap<Arc<str>, Arc<NodePool>>>,
     classes: Arc<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
-    daemons: Arc<BTreeMap<Place, Arc<(Place, Arc<PodShape>)>>>,
-    last: Option<Arc<[Resources]>>,
+    daemon_sets: BTreeMap<Place, WorkloadWire>,
+    /// Pods of DaemonSets as the last rooms count them.
+    counted: Vec<Arc<PodShape>>,
+    /// Whether pools, classes and DaemonSets have been listed.
+    listed: [bool; 3],
+    last: Option<Arc<[PoolRooms]>>,
 }
 
 impl State {
-    /// Says whether something changed.
+    /// Says whether something other than DaemonSets changed.
     fn fold(&mut self, message: Message) -> bool {
+        let (at, is_list) = match &message {
+            Message::Pool(change) => (0, matches!(change, Change::Replace(_))),
+            Message::Class(change) => (1, matches!(change, Change::Replace(_))),
+            Message::Daemon(change) => (2, matches!(change, Change::Replace(_))),
+        };
+        self.listed[at] |= is_list;
         match message {
             Message::Pool(change) => change.fold_into(&mut self.pools, name_of),
             Message::Class(change) => change.fold_into(&mut self.classes, name_of),
             Message::Daemon(change) => {
-                change.fold_into(&mut self.daemons, |(place, _)| place.clone())
+                match change {
+                    Change::Upsert((place, workload)) => {
+                        self.daemon_sets.insert(place, workload);
+                    }
+                    Change::Delete(place) => {
+                        self.daemon_sets.remove(&place);
+                    }
+                    Change::Replace(list) => self.daemon_sets = list.into_iter().collect(),
+                }
+                false
             }
         }
     }
 
-    fn rooms(&self) -> Vec<Resources> {
+    /// A pod of each DaemonSet as it will be let in.
+    fn daemons(&self, policies: &Snapshot, now: Timestamp) -> Vec<Arc<PodShape>> {
+        let shape = |workload: &WorkloadWire| {
+            let mut workload = workload.clone();
+            policy::settle(WorkloadKind::DaemonSet, &mut workload, policies, now);
+            Arc::new(workload.template_shape())
+        };
+        self.daemon_sets.values().map(shape).collect()
+    }
+
+    fn rooms(&self) -> Vec<PoolRooms> {
         let Ok(catalog) = Catalog::built_in() else { return Vec::new() };
         let mut types: BTreeMap<&str, Arc<[Arc<InstanceType>]>> = BTreeMap::new();
         for (name, class) in self.classes.iter() {
@@ -95,22 +147,27 @@ impl State {
                 types.insert(name, offered.into());
             }
         }
-        let pools = self.pools.values().filter_map(|object| {
+        // The built-in zones are of one region; what a pool says of its own is laid over the rooms.
+        let (mut slots, mut places) = (Vec::new(), Vec::new());
+        for object in self.pools.values() {
             let mut pool = project::pool(object);
+            let Some(types) = types.get(&*pool.class.name) else { continue };
+            let mut place = Requirements::new();
             for key in [labels::REGION, labels::ZONE, labels::ZONE_ID] {
-                pool.requirements.remove(key);
+                if let Some(own) = pool.requirements.remove(key) {
+                    place.insert(key, own);
+                }
             }
-            Some(PoolSlot {
-                types: Arc::clone(types.get(&*pool.class.name)?),
+            places.push(place);
+            slots.push(PoolSlot {
+                types: Arc::clone(types),
                 remaining: pool.limits.clone(),
                 volume_price: MicroDollarsPerHour::ZERO,
                 pool: Arc::new(pool),
-            })
-        });
-        largest_rooms(
-            pools.collect(),
-            self.daemons.values().map(|daemon| Arc::clone(&daemon.1)).collect(),
-        )
+            });
+        }
+        let rooms = schedule::rooms(slots, self.counted.clone());
+        rooms.into_iter().zip(places).map(|(rooms, place)| rooms.within(&place)).collect()
     }
 }
 
