@@ -164,7 +164,7 @@ fn node(
     }
     let Some((_, best)) = best else { return };
     for resource in Resource::ALL {
-        let most = best.get(resource.name()) - accept::overhead(subject, resource);
+        let most = best.get(resource.name()).saturating_sub(accept::overhead(subject, resource));
         share(subject, findings, own, resource, bounds, (most, "the largest node"));
     }
 }
@@ -175,7 +175,7 @@ fn quotas(subject: &Subject<'_>, findings: &mut [Finding], own: &Requests, bound
             let Some(left) = quota.requests[resource as usize] else { continue };
             let after = with(own, findings);
             if quota.counts(subject, accept::is_best_effort(subject, &after)) {
-                let most = left - accept::overhead(subject, resource);
+                let most = left.saturating_sub(accept::overhead(subject, resource));
                 let cause = format!("ResourceQuota {:?}", quota.name);
                 share(subject, findings, own, resource, Some(bounds), (most, &cause));
             }

@@ -92,7 +92,9 @@ fn snapshot(specs: &[Value]) -> Snapshot {
 
 /// Puts a world around policies, as far as it can be read.
 fn in_world(snapshot: Snapshot, world: &Value) -> Snapshot {
-    let read = |value: &Value| serde_json::from_value(value.clone()).ok();
+    fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
+        serde_json::from_value(value.clone()).ok()
+    }
     let range: Option<LimitRange> =
         read(&json!({ "metadata": { "name": "lr" }, "spec": { "limits": world["limits"] } }));
     let quotas = world["quotas"].as_array().into_iter().flatten().filter_map(|quota| {
