@@ -23,7 +23,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_harbinger");
 
 /// Requests of the subject under `Default` with 100m and 128Mi, as cpu/memory: `-` is absent, `x` a
 /// pod that is refused. In `storage` environments ephemeral-storage is third, under 1Gi; in `whole` the pod
-/// asks for 256Mi as a whole, and the API server adds what its containers ask of cpu. The columns are: the pod's only container; beside another that asks for 50m
+/// asks for 256Mi of memory as a whole. The columns are: the pod's only container; beside another that asks for 50m
 /// and 64Mi with a limit of 64Mi of memory, as main container, sidecar and init container.
 const TABLE: &str = "
 environment   state    only        main        sidecar     init
@@ -78,11 +78,11 @@ ratio         partial  x           x           x           x
 ratio         limits   80m/80Mi    80m/80Mi    80m/80Mi    80m/80Mi
 ratio         capped   100m/80Mi   100m/80Mi   100m/80Mi   100m/80Mi
 ratio         wide     100m/256Mi  100m/256Mi  100m/256Mi  100m/256Mi
-whole         missing  100m/-      -/-         -/-         -/-
-whole         zero     0/0         0/0         0/0         0/0
+whole         missing  100m/-      100m/-      100m/-      100m/-
+whole         zero     100m/0      100m/0      100m/0      100m/0
 whole         partial  60m/-       60m/-       60m/-       60m/-
 whole         limits   80m/80Mi    80m/80Mi    80m/80Mi    80m/80Mi
-whole         capped   0/0         0/0         0/0         0/0
+whole         capped   100m/0      100m/0      100m/0      100m/0
 storage       missing  100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi
 storage       zero     100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi
 storage       limits   80m/80Mi/1Gi      80m/80Mi/1Gi      80m/80Mi/1Gi      80m/80Mi/1Gi
@@ -160,12 +160,15 @@ fn has_storage(environment: &str) -> bool {
 }
 
 /// Requests that are absent or zero once the API server and the LimitRange have filled in theirs.
-fn lacking(environment: &str, state: &str, kind: &str) -> usize {
-    if environment == "whole" {
-        // The pod asks for memory, and as soon as one container does for cpu.
-        return usize::from(matches!(state, "missing" | "zero" | "capped") && kind == "only");
+fn lacking(case: &Case, mode: &str) -> usize {
+    let Case { environment, state, kind, .. } = case;
+    if *environment == "whole" {
+        // The pod asks for memory itself. What some container asks of cpu the API server makes the pod's
+        // own request, after pods are changed and before they are refused or warned about.
+        let summed = *kind != "only" && !mode.starts_with("Default");
+        return usize::from(matches!(*state, "missing" | "zero" | "capped") && !summed);
     }
-    let storage = usize::from(matches!(environment, "storage" | "storage-quota"));
+    let storage = usize::from(matches!(*environment, "storage" | "storage-quota"));
     storage + usual(environment, state)
 }
 
@@ -226,6 +229,8 @@ fn shown(environment: &str, answer: &Answer) -> Result<String> {
 fn rest(answer: &Answer) -> Value {
     let mut spec = answer.object["spec"].clone();
     spec["volumes"].take();
+    // What the containers of a pod with requests of its own ask of cpu, the API server adds up there.
+    spec["resources"]["requests"]["cpu"].take();
     for list in ["containers", "initContainers"] {
         for container in spec[list].as_array_mut().into_iter().flatten() {
             container["volumeMounts"].take();
@@ -236,7 +241,7 @@ fn rest(answer: &Answer) -> Value {
 }
 
 fn judge(case: &Case, mode: &str, without: &Answer, with: &Answer) -> Result<()> {
-    let missing = lacking(case.environment, case.state, case.kind);
+    let missing = lacking(case, mode);
     let (before, after) = (shown(case.environment, without)?, shown(case.environment, with)?);
     let ours = with.message().contains("harbinger.sh");
     if mode == "Deny" && missing > 0 {
