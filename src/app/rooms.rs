@@ -35,6 +35,7 @@ use crate::schedule::{self, PoolSlot};
 /// Changes that may wait to be folded.
 const QUEUE: usize = 64;
 
+#[expect(clippy::large_enum_variant, reason = "messages are few, and folded at once")]
 enum Message {
     Pool(Change<Arc<str>, NodePool>),
     Class(Change<Arc<str>, EC2NodeClass>),

@@ -81,7 +81,6 @@ impl Kept {
                 let old = Some(ca.clone());
                 Ok(Some((Step::Switched, Self { current, next: None, old })))
             }
-            Some(_) => Ok(None),
             None if self.old.is_some() && age(certificate) >= AFTER => {
                 Ok(Some((Step::Forgotten, Self { old: None, ..self.clone() })))
             }
@@ -89,7 +88,7 @@ impl Kept {
                 let next = Some(authority(request)?);
                 Ok(Some((Step::Announced, Self { next, ..self.clone() })))
             }
-            None => Ok(None),
+            _ => Ok(None),
         }
     }
 }

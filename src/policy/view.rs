@@ -173,7 +173,7 @@ impl<'a> PodView<'a> {
     }
 
     /// Takes over where another view of the pod says that it may be: patches do not touch that.
-    pub(super) fn stand_where(&mut self, other: &PodView<'a>) {
+    pub(super) fn stand_where(&mut self, other: &Self) {
         self.spec.node_selector = other.spec.node_selector;
         self.spec.affinity = other.spec.affinity;
         self.spec.tolerations = other.spec.tolerations;

@@ -283,14 +283,14 @@ fn rooms_are_what_daemon_sets_leave_on_the_types_of_a_pool() {
     let of_type = |name: &str| pool(name, 0, &[(labels::INSTANCE_TYPE, name)]);
     assert_eq!(found(vec![on_demand()], vec![], &any), ["15900m 130816Mi"]);
     let daemon = sized("500m", "1Gi");
-    assert_eq!(found(vec![on_demand()], vec![daemon.clone()], &any), ["15400m 129792Mi"]);
+    assert_eq!(found(vec![on_demand()], vec![Arc::clone(&daemon)], &any), ["15400m 129792Mi"]);
     let selector = r#""nodeSelector":{"node.kubernetes.io/instance-type":"c.large"}"#;
     let large = &*pod(selector, "");
     let pools = vec![of_type("r.xlarge"), of_type("c.large"), on_demand()];
     assert_eq!(found(pools, vec![], large), ["1900m 3840Mi", "1900m 3840Mi"]);
     // A DaemonSet counts where it runs.
     let there = pod(&format!("{},{selector}", requests("500m", "1Gi")), "");
-    assert_eq!(found(vec![on_demand()], vec![there.clone()], &any), ["15900m 130816Mi"]);
+    assert_eq!(found(vec![on_demand()], vec![Arc::clone(&there)], &any), ["15900m 130816Mi"]);
     assert_eq!(found(vec![on_demand()], vec![there], large), ["1400m 2816Mi"]);
     assert!(found(vec![], vec![daemon], &any).is_empty());
 }

@@ -276,7 +276,7 @@ fn judge(case: &Case, mode: &str, without: &Answer, with: &Answer) -> Result<()>
         with.warnings.iter().partition(|warning| warning.contains("quality of service"));
     if before != "x" {
         let class = |answer: &Answer| answer.object["status"]["qosClass"].clone();
-        ensure!((class(with) != class(without)) == !classes.is_empty(), "{classes:?}");
+        ensure!((class(with) == class(without)) == classes.is_empty(), "{classes:?}");
     }
     ensure!(warnings.len() == told, "{warnings:?}");
     for warning in warnings {
