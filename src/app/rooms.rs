@@ -175,3 +175,74 @@ impl State {
 fn name_of<K: Resource>(object: &K) -> Arc<str> {
     object.name_any().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::room::Wanted;
+    use crate::policy::Bounds;
+
+    fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Cpu of the largest room for a pod that selects nodes by a label.
+    fn largest(rooms: &[PoolRooms], key: &str, value: &str) -> Option<i64> {
+        let mut pod = PodShape::default();
+        let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        pod.node_selector = Requirements::from_labels(&labels);
+        let wanted = Wanted::of(&pod);
+        let open = rooms.iter().filter(|pool| pool.lets_in(&wanted));
+        let all = open
+            .flat_map(|pool| pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted)));
+        all.map(|room| room.left.cpu).max()
+    }
+
+    #[test]
+    fn pools_keep_their_zones_and_daemon_sets_count_as_they_are_let_in() {
+        let requirement =
+            |key: &str, value: &str| json!({ "key": key, "operator": "In", "values": [value] });
+        let pool = json!({
+            "metadata": { "name": "web" },
+            "spec": { "template": { "spec": {
+                "nodeClassRef": { "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "c" },
+                "requirements": [
+                    requirement(labels::INSTANCE_TYPE, "m5.large"),
+                    requirement(labels::ZONE, "eu-central-1a"),
+                ],
+            } } },
+        });
+        let class = json!({ "metadata": { "name": "c" }, "spec": {
+            "amiSelectorTerms": [{ "alias": "al2023@latest" }],
+            "subnetSelectorTerms": [{ "id": "s" }], "securityGroupSelectorTerms": [{ "id": "g" }],
+            "role": "r",
+        } });
+        let mut state = State::default();
+        state.fold(Message::Pool(Change::Replace(vec![read(pool)])));
+        state.fold(Message::Class(Change::Replace(vec![read(class)])));
+        state.fold(Message::Daemon(Change::Replace(Vec::new())));
+        assert_eq!(state.listed, [true; 3]);
+        let bare = state.rooms();
+        assert_eq!(largest(&bare, labels::ZONE, "us-east-1a"), None);
+        let Some(room) = largest(&bare, labels::ZONE, "eu-central-1a") else {
+            panic!("no room in the pool's own zone")
+        };
+
+        // The DaemonSet asks for nothing; a LimitRange gives its pods half a core.
+        let daemons: WorkloadWire = read(json!({
+            "metadata": { "name": "agent", "namespace": "system" },
+            "spec": { "template": { "spec": { "containers": [{ "name": "a" }] } } },
+        }));
+        let place: Place = ("system".into(), "agent".into());
+        state.fold(Message::Daemon(Change::Upsert((place, daemons))));
+        let range = read(json!({ "metadata": { "name": "lr" }, "spec": { "limits": [
+            { "type": "Container", "defaultRequest": { "cpu": "500m" } },
+        ] } }));
+        let bounds = Arc::new(Bounds::new([&range], &[]));
+        let policies = Snapshot::default().with_bounds(BTreeMap::from([("system".into(), bounds)]));
+        state.counted = state.daemons(&policies, Timestamp::UNIX_EPOCH);
+        assert_eq!(largest(&state.rooms(), labels::ZONE, "eu-central-1a"), Some(room - 500));
+    }
+}
