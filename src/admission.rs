@@ -14,6 +14,7 @@ mod certificate;
 mod endpoint;
 mod health;
 mod metrics;
+mod pressure;
 mod read;
 mod registration;
 mod review;
@@ -70,6 +71,13 @@ pub struct Settings {
     pub body_budget: usize,
     /// How long a request waits for its share of the budget before it is answered unjudged.
     pub shed_after: Duration,
+    /// How long work may wait for a thread before requests are answered unjudged: half of the deadline,
+    /// and more than the pauses of a container that used up its share of a core.
+    pub late_after: Duration,
+    /// Connections at the same time. From half of them on each closes with its next answer.
+    pub connections: usize,
+    /// TLS handshakes at the same time.
+    pub handshakes: usize,
     /// Age at which a connection is closed after its next answer, so that the API server spreads
     /// itself over new replicas.
     pub max_connection_age: Duration,
@@ -97,6 +105,9 @@ impl Settings {
             deadline: Duration::from_millis(500),
             body_budget: 64 << 20,
             shed_after: Duration::from_millis(50),
+            late_after: Duration::from_millis(250),
+            connections: serve::CONNECTIONS,
+            handshakes: serve::HANDSHAKES,
             max_connection_age: Duration::from_mins(10),
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),

@@ -5,11 +5,11 @@ pub mod cluster;
 pub mod doctor;
 pub mod facts;
 pub mod health;
-mod largest;
 pub mod policies;
 mod policy_status;
 #[cfg(feature = "aws")]
 pub mod provisioner;
+mod rooms;
 pub mod shutdown;
 pub mod webhook;
 

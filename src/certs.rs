@@ -3,6 +3,10 @@
 //! Everything but the keys follows from the [`Request`]: no clock and no file is read here. The
 //! keys are P-256, which every API server accepts, also one restricted to FIPS algorithms.
 
+mod kept;
+
+pub use kept::{Kept, Step};
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +160,12 @@ pub fn verify(chain: &str, authorities: &[u8], name: &str, now: Timestamp) -> Re
 
 /// Makes a new authority and a serving certificate signed by it.
 pub fn issue(request: &Request) -> Result<Certificates, CertError> {
+    let (ca, ca_key) = authority(request)?;
+    sign(request, ca, ca_key)
+}
+
+/// Makes a new authority: its certificate and key.
+fn authority(request: &Request) -> Result<(String, String), CertError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -165,8 +175,8 @@ pub fn issue(request: &Request) -> Result<Certificates, CertError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, request.now, request.ca_lifetime, "authority")?;
-    let ca = params.self_signed(&key)?.pem();
-    sign(request, ca, key.serialize_pem())
+    let certificate = params.self_signed(&key)?.pem();
+    Ok((certificate, key.serialize_pem()))
 }
 
 /// Makes a new serving certificate signed by the authority in `ca` and `ca_key` (PEM), so that a

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod quantity;
 pub mod requirement;
 pub mod resources;
+pub mod room;
 pub mod taints;
 pub mod volume;
 pub mod wire;

@@ -16,6 +16,7 @@
 
 mod accept;
 mod bounds;
+mod charge;
 mod compile;
 mod condition;
 mod decide;
@@ -32,6 +33,7 @@ mod template;
 mod text;
 mod view;
 
+pub use accept::Qos;
 pub use bounds::Bounds;
 pub use compile::{CompileError, compile};
 pub use condition::{Condition, ConditionError, Refused};
@@ -42,7 +44,7 @@ pub use snapshot::{Action, ContainerKind, Learned, Policy, Resource, Rule, Snaps
 pub use status::{Facts, next_status};
 pub use subject::ContainerList;
 pub use tally::{Counts, Offence, Stage, Tallied, Tally};
-pub use template::{Preview, advise, effective_shape, preview};
+pub use template::{Preview, advise, effective_shape, preview, settle};
 pub use text::limit_warnings;
 pub use view::PodView;
 

@@ -18,7 +18,6 @@ mod fill;
 mod generate;
 mod host;
 mod improve;
-mod largest;
 mod lessons;
 mod lp;
 mod model;
@@ -29,6 +28,7 @@ mod relax;
 pub mod relief;
 pub mod removal;
 mod repair;
+mod rooms;
 mod seed;
 pub mod solution;
 pub mod solve;
@@ -37,9 +37,9 @@ mod volumes;
 mod why;
 
 pub use bare::{BareNode, bare_node};
-pub use largest::largest_rooms;
 pub use problem::{Demand, GangSlot, Hurry, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons, VolumeFault};
+pub use rooms::rooms;
 pub use solution::{NewNode, OfferingRef, Placement, Preference, Relaxed, Solution, Unplaced};
 pub use solve::solve;
 

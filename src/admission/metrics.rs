@@ -38,6 +38,8 @@ pub struct Metrics {
     pub quotes: Family<Label, Counter>,
     /// Open connections.
     pub connections: Gauge,
+    /// Connections closed for want of room, by reason: `connections` or `handshakes`.
+    pub connections_shed: Family<Label, Counter>,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Counter,
     /// Seconds until the serving certificate ends.
@@ -62,6 +64,7 @@ impl Default for Metrics {
             intents: Family::default(),
             quotes: Family::default(),
             connections: Gauge::default(),
+            connections_shed: Family::default(),
             handshakes_failed: Counter::default(),
             certificate_expires_in: Gauge::default(),
             certificate_loads: Family::default(),
@@ -92,6 +95,11 @@ impl Metrics {
         registry.register("intents", "Intents by result", self.intents.clone());
         registry.register("quotes", "Questions about cost by result", self.quotes.clone());
         registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "connections_shed",
+            "Connections closed for want of room by reason",
+            self.connections_shed.clone(),
+        );
         registry.register(
             "handshakes_failed",
             "TLS handshakes that failed or took too long",

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::{Answer, Endpoint, Outcome, Reviewer};
+use super::pressure::Pressure;
 use super::read::{Read, read};
 use super::review::{uid_of, uid_of_prefix};
 use super::{BODY_LIMIT, Settings};
@@ -41,16 +42,22 @@ pub(super) struct Gate {
     budget: Semaphore,
     deadline: Duration,
     shed_after: Duration,
+    pressure: Arc<Pressure>,
 }
 
 /// The router of the three endpoints. Query strings, such as the timeout that the API server adds,
 /// are ignored.
-pub(super) fn router(reviewer: Arc<Reviewer>, settings: &Settings) -> Router {
+pub(super) fn router(
+    reviewer: Arc<Reviewer>,
+    settings: &Settings,
+    pressure: Arc<Pressure>,
+) -> Router {
     let gate = Arc::new(Gate {
         reviewer,
         budget: Semaphore::new(settings.body_budget.max(BODY_LIMIT) / UNIT),
         deadline: settings.deadline,
         shed_after: settings.shed_after,
+        pressure,
     });
     let mut router = Router::new();
     for endpoint in Endpoint::ALL {
@@ -89,6 +96,9 @@ impl Gate {
         let mut buffer = BytesMut::new();
         if length.is_some_and(|length| length > BODY_LIMIT) {
             return self.too_large(&mut body, end).await;
+        }
+        if self.pressure.is_high() {
+            return self.shed(endpoint, &mut body, end).await;
         }
         let share = length.unwrap_or(BODY_LIMIT).max(LEAST).div_ceil(UNIT);
         let share = u32::try_from(share).unwrap_or(u32::MAX);

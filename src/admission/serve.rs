@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,11 +23,21 @@ use tower::ServiceExt;
 
 use super::metrics::Metrics;
 
-/// Connections at the same time. An API server keeps some tens; the rest waits in the backlog.
-const CONNECTIONS: usize = 1024;
+/// Connections of a port at the same time. An API server keeps some tens. Each holds some 40 KB of TLS
+/// and HTTP state, so all of them 40 MB. From half of them on each closes with its next answer; beyond,
+/// a new one is closed at once: its client hears so in a millisecond, where in the backlog it would wait
+/// for its time-out.
+pub(super) const CONNECTIONS: usize = 1024;
 
-/// Time for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// TLS handshakes at the same time. One takes some 0.5 ms of a core, so the last of them ends within
+/// the 50 ms after which requests are shed, on two cores.
+pub(super) const HANDSHAKES: usize = 128;
+
+/// Time that a connection waits for its handshake to begin, the deadline of a whole review.
+const HANDSHAKE_WAIT: Duration = Duration::from_millis(500);
+
+/// Time for a TLS handshake: the API server itself gives up after the registered 2 s.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// Time from the handshake to the first whole request head, against clients that never send one.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
@@ -49,6 +59,7 @@ pub(super) struct Port {
     /// Absent for plain HTTP/1.
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) max_age: Duration,
+    pub(super) room: Room,
     pub(super) metrics: Arc<Metrics>,
     /// From here on every answer closes its connection.
     pub(super) draining: CancellationToken,
@@ -60,15 +71,18 @@ pub(super) struct Port {
 impl Port {
     /// Accepts until stopping. Connections run on the port's task tracker.
     pub(super) async fn accept(self, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
-                accepted = accept(&listener, &room) => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer, permit)) => {
+                Ok((stream, peer)) => {
+                    let Ok(permit) = Arc::clone(&self.room.connections).try_acquire_owned() else {
+                        self.shed("connections");
+                        continue;
+                    };
                     let port = self.clone();
                     self.tasks.spawn(async move {
                         port.metrics.connections.inc();
@@ -85,6 +99,12 @@ impl Port {
         }
     }
 
+    /// Counts a connection that is closed for want of room for it.
+    fn shed(&self, why: &'static str) {
+        self.metrics.connections_shed.get_or_create(&vec![("reason", why)]).inc();
+        tracing::debug!(why, "a connection is closed for want of room");
+    }
+
     async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -92,7 +112,13 @@ impl Port {
         let Some(tls) = &self.tls else {
             return self.serve(stream, peer, false).await;
         };
-        match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        let turn = tokio::time::timeout(HANDSHAKE_WAIT, self.room.handshakes.acquire()).await;
+        let Ok(Ok(permit)) = turn else {
+            return self.shed("handshakes");
+        };
+        let accepted = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await;
+        drop(permit);
+        match accepted {
             Ok(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 self.serve(stream, peer, h2).await;
@@ -114,17 +140,19 @@ impl Port {
     {
         let state = Arc::new(State::default());
         let service = {
-            let (router, draining, state) =
-                (self.router.clone(), self.draining.clone(), Arc::clone(&state));
+            let (port, state) = (self.clone(), Arc::clone(&state));
             hyper::service::service_fn(move |request: Request<Incoming>| {
                 state.used.store(true, Ordering::Relaxed);
-                let (router, draining, state) =
-                    (router.clone(), draining.clone(), Arc::clone(&state));
+                let (router, draining, room) =
+                    (port.router.clone(), port.draining.clone(), port.room.clone());
+                let state = Arc::clone(&state);
                 async move {
                     let version = request.version();
                     let answer = router.oneshot(request.map(Body::new)).await;
                     let mut response = answer.unwrap_or_else(|never: Infallible| match never {});
-                    let closing = draining.is_cancelled() || state.old.load(Ordering::Relaxed);
+                    let closing = draining.is_cancelled()
+                        || room.is_crowded()
+                        || state.old.load(Ordering::Relaxed);
                     // A connection must not be closed while its next request may be on the way, so
                     // the client is told to close. HTTP/2 has its own frame for that.
                     if closing && version <= Version::HTTP_11 {
@@ -186,17 +214,27 @@ struct State {
     old: AtomicBool,
 }
 
-/// Waits for room first, so that a connection that cannot be served stays in the backlog.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room)
-        .acquire_owned()
-        .await
-        .expect("the semaphore lives as long as the loop and is never closed");
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
+/// Room for connections of a port.
+#[derive(Clone)]
+pub(super) struct Room {
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    /// With less room than this for further ones, connections close with their next answer.
+    spare: usize,
+}
+
+impl Room {
+    pub(super) fn new(connections: usize, handshakes: usize) -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(connections)),
+            handshakes: Arc::new(Semaphore::new(handshakes)),
+            spare: connections / 2,
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.connections.available_permits() < self.spare
+    }
 }
 
 fn builder(h2: bool) -> auto::Builder<TokioExecutor> {

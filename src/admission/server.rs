@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::certificate::{Certificate, CertificateError};
 use super::endpoint::Reviewer;
 use super::health::{self, Readiness};
-use super::serve::Port;
+use super::pressure::Pressure;
+use super::serve::{Port, Room};
 use super::{Context, Settings, router};
 
 /// Why the server cannot start.
@@ -90,10 +91,12 @@ impl Server {
             certificate: Arc::clone(&certificate),
             draining: cancel.clone(),
         };
+        let pressure = Arc::new(Pressure::new(settings.late_after));
         let port = Port {
-            router: router::router(reviewer, &settings),
+            router: router::router(reviewer, &settings, Arc::clone(&pressure)),
             tls: Some(tls),
             max_age: settings.max_connection_age,
+            room: Room::new(settings.connections, settings.handshakes),
             metrics: Arc::clone(&context.metrics),
             draining: cancel.clone(),
             stopping: CancellationToken::new(),
@@ -103,6 +106,7 @@ impl Server {
         let health_port = Port {
             router: health::router(readiness, Arc::clone(&context.render)),
             tls: None,
+            room: Room::new(settings.connections, settings.handshakes),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -112,6 +116,8 @@ impl Server {
         let background = TaskTracker::new();
         let (period, stopping) = (settings.certificate_poll, port.stopping.clone());
         background.spawn(async move { certificate.poll(period, stopping).await });
+        let stopping = port.stopping.clone();
+        background.spawn(async move { pressure.watch(stopping).await });
         background.spawn(port.clone().accept(webhook));
         background.spawn(health_port.clone().accept(health));
 

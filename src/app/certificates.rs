@@ -1,9 +1,9 @@
 //! Certificates of the webhook's own making, kept in a Secret that all replicas share.
 //!
 //! The first replica makes an authority and a serving certificate and stores both; the others read
-//! them. Whoever sees that less than a third of the serving certificate's life is left renews it
-//! under the same authority, so the registrations stay as they are. Each replica also writes the
-//! authority into the registrations, which is idle work once it is there.
+//! them. Whoever sees first that something is due (see [`Kept`]) does it: the serving certificate
+//! is renewed under its authority, and every few years another authority takes over. Each replica also
+//! writes the authorities into the registrations, which is idle work once they are there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
 use base64::Engine as _;
-use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
@@ -28,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::SystemClock;
 use crate::admission::PemPair;
-use crate::certs::{self, Certificates, Request};
+use crate::certs::{Certificates, Kept, Request};
 use crate::control::Clock as _;
 
 /// How often the Secret and the registrations are looked at.
@@ -64,8 +63,8 @@ pub async fn start(
     let mut attempt = 0;
     let first = loop {
         attempt += 1;
-        match current(&client, &settings).await {
-            Ok(certificates) => break certificates,
+        match current(&client, &settings, None).await {
+            Ok(kept) => break kept,
             Err(error) if attempt >= ATTEMPTS => return Err(error),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "certificate is not there yet");
@@ -88,19 +87,20 @@ pub async fn start(
 async fn keep(
     client: Client,
     settings: SelfManaged,
-    mut last: Certificates,
+    mut last: Kept,
     shared: Arc<ArcSwap<PemPair>>,
 ) {
     loop {
-        let pause = match register(&client, &settings, &last.ca).await {
-            Ok(()) => EVERY,
+        let trusted = last.trusted();
+        let (pause, registered) = match register(&client, &settings, &trusted).await {
+            Ok(holds) => (EVERY, holds.then_some(&*trusted)),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "registrations are not written");
-                RETRY
+                (RETRY, None)
             }
         };
         tokio::time::sleep(pause).await;
-        match current(&client, &settings).await {
+        match current(&client, &settings, registered).await {
             Ok(next) => {
                 shared.store(Arc::new(pair(&next)));
                 last = next;
@@ -112,90 +112,100 @@ async fn keep(
     }
 }
 
-fn pair(certificates: &Certificates) -> PemPair {
-    PemPair { certificate: certificates.certificate.clone(), key: certificates.key.clone() }
+fn pair(kept: &Kept) -> PemPair {
+    let Certificates { certificate, key, .. } = &kept.current;
+    PemPair { certificate: certificate.clone(), key: key.clone() }
 }
 
-/// The certificate that all replicas share: read, made or renewed.
-async fn current(client: &Client, settings: &SelfManaged) -> Result<Certificates> {
+/// The certificates that all replicas share: read or made, and one step further where one is due.
+/// `registered` is what the registrations are known to hold.
+async fn current(
+    client: &Client,
+    settings: &SelfManaged,
+    registered: Option<&str>,
+) -> Result<Kept> {
     let api = Api::<Secret>::namespaced(client.clone(), &settings.namespace);
     let now = SystemClock.now();
     let request = Request::new(&settings.service, &settings.namespace, now);
     let Some(secret) = api.get_opt(&settings.secret).await.context("reading the Secret")? else {
-        let made = certs::issue(&request)?;
-        let secret: Secret = serde_json::from_value(secret_of(settings, &made))?;
+        let made = Kept::make(&request)?;
+        let mut secret = secret_of(settings, &made);
+        if let Some(data) = secret["data"].as_object_mut() {
+            data.retain(|_, value| !value.is_null());
+        }
+        let secret: Secret = serde_json::from_value(secret)?;
         // Of replicas that start together one wins; the others read what it made.
         api.create(&PostParams::default(), &secret).await.context("making the Secret")?;
         tracing::info!(secret = settings.secret, "certificate made");
         return Ok(made);
     };
     let data = secret.data.unwrap_or_default();
-    let Some(held) = certificates_of(&data) else {
+    let Some(held) = kept_in(&data) else {
         bail!(
             "the Secret {}/{} lacks ca.crt, ca.key, tls.crt or tls.key; delete it",
             settings.namespace,
             settings.secret
         );
     };
-    if fresh(&held.certificate, now) {
-        return Ok(held);
-    }
-    let renewed = certs::renew(&request, &held.ca, &held.ca_key)?;
-    let mut patch = secret_of(settings, &renewed);
+    let is_registered = registered.is_some_and(|registered| registered == held.trusted());
+    let Some((step, next)) = held.step(&request, is_registered)? else { return Ok(held) };
+    let mut patch = secret_of(settings, &next);
     patch["metadata"] = json!({"resourceVersion": secret.metadata.resource_version});
     api.patch(&settings.secret, &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .context("renewing the Secret")?;
-    tracing::info!(secret = settings.secret, "certificate renewed");
-    Ok(renewed)
+        .context("changing the Secret")?;
+    tracing::info!(secret = settings.secret, ?step, "certificates changed");
+    Ok(next)
 }
 
-/// Whether more than a third of the certificate's life is left.
-fn fresh(certificate: &str, now: Timestamp) -> bool {
-    certs::validity(certificate).is_some_and(|(from, until)| {
-        let life = until.as_second() - from.as_second();
-        until.as_second() - now.as_second() > life / 3
-    })
-}
-
-fn secret_of(settings: &SelfManaged, certificates: &Certificates) -> Value {
+fn secret_of(settings: &SelfManaged, kept: &Kept) -> Value {
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let Kept { current, next, old } = kept;
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": settings.secret, "namespace": settings.namespace},
         "type": "kubernetes.io/tls",
+        // A merge removes what is null.
         "data": {
-            "ca.crt": encode(&certificates.ca),
-            "ca.key": encode(&certificates.ca_key),
-            "tls.crt": encode(&certificates.certificate),
-            "tls.key": encode(&certificates.key),
+            "ca.crt": encode(&current.ca),
+            "ca.key": encode(&current.ca_key),
+            "next-ca.crt": next.as_ref().map(|(certificate, _)| encode(certificate)),
+            "next-ca.key": next.as_ref().map(|(_, key)| encode(key)),
+            "old-ca.crt": old.as_deref().map(encode),
+            "tls.crt": encode(&current.certificate),
+            "tls.key": encode(&current.key),
         },
     })
 }
 
-fn certificates_of(data: &BTreeMap<String, ByteString>) -> Option<Certificates> {
+fn kept_in(data: &BTreeMap<String, ByteString>) -> Option<Kept> {
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
-    Some(Certificates {
-        ca: text("ca.crt")?,
-        ca_key: text("ca.key")?,
-        certificate: text("tls.crt")?,
-        key: text("tls.key")?,
+    Some(Kept {
+        current: Certificates {
+            ca: text("ca.crt")?,
+            ca_key: text("ca.key")?,
+            certificate: text("tls.crt")?,
+            key: text("tls.key")?,
+        },
+        next: text("next-ca.crt").zip(text("next-ca.key")),
+        old: text("old-ca.crt"),
     })
 }
 
 /// Annotation by which cert-manager is asked to write the authority.
 const INJECT: &str = "cert-manager.io/inject-ca-from";
 
-/// Writes the authority into both registrations where it is not there.
-async fn register(client: &Client, settings: &SelfManaged, ca: &str) -> Result<()> {
-    let bundle = base64::engine::general_purpose::STANDARD.encode(ca);
+/// Writes the authorities into both registrations where they are not there. Says whether they are now.
+async fn register(client: &Client, settings: &SelfManaged, trusted: &str) -> Result<bool> {
+    let bundle = base64::engine::general_purpose::STANDARD.encode(trusted);
     let (mutating, validating) = &settings.registrations;
-    write::<MutatingWebhookConfiguration>(client, mutating, &bundle).await?;
-    write::<ValidatingWebhookConfiguration>(client, validating, &bundle).await
+    let first = write::<MutatingWebhookConfiguration>(client, mutating, &bundle).await?;
+    let second = write::<ValidatingWebhookConfiguration>(client, validating, &bundle).await?;
+    Ok(first && second)
 }
 
-async fn write<K>(client: &Client, name: &str, bundle: &str) -> Result<()>
+async fn write<K>(client: &Client, name: &str, bundle: &str) -> Result<bool>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
         + Clone
@@ -207,7 +217,7 @@ where
     let object = api.get(name).await.with_context(|| format!("reading {name}"))?;
     // Somebody's wish that cert-manager writes there: two writers would undo each other's work for ever.
     if object.meta().annotations.iter().flatten().any(|(key, _)| key == INJECT) {
-        return Ok(());
+        return Ok(false);
     }
     let object = serde_json::to_value(object)?;
     let webhooks = object["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
@@ -223,12 +233,44 @@ where
         }
     }
     if patch.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let patch: json_patch::Patch = serde_json::from_value(Value::Array(patch))?;
     api.patch(name, &PatchParams::default(), &Patch::<K>::Json(patch))
         .await
         .with_context(|| format!("writing {name}"))?;
-    tracing::info!(name, "authority written into the registration");
-    Ok(())
+    tracing::info!(name, "authorities written into the registration");
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let settings = SelfManaged {
+            namespace: "ns".to_owned(),
+            secret: "tls".to_owned(),
+            service: "h".to_owned(),
+            registrations: ("m".to_owned(), "v".to_owned()),
+        };
+        let request = Request::new("h", "ns", "2026-03-01T00:00:00Z".parse().unwrap());
+        let mut kept = Kept::make(&request).unwrap();
+        for (next, old) in [
+            (None, None),
+            (Some(("c".to_owned(), "k".to_owned())), None),
+            (None, Some("o".to_owned())),
+        ] {
+            (kept.next, kept.old) = (next, old);
+            let mut secret = secret_of(&settings, &kept);
+            // As the API server merges it.
+            secret["data"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            let secret: Secret = serde_json::from_value(secret).unwrap();
+            let read = kept_in(&secret.data.unwrap()).unwrap();
+            assert_eq!((&read.next, &read.old), (&kept.next, &kept.old));
+            assert_eq!(read.trusted(), kept.trusted());
+            assert_eq!(pair(&read).key, kept.current.key);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 
-use super::{SystemClock, largest};
+use super::{SystemClock, rooms};
 use crate::api::requestpolicy::RequestPolicy;
 use crate::cluster::Change;
 use crate::control::Clock as _;
@@ -20,7 +20,7 @@ use crate::k8s::watch::{Place, Watches};
 use crate::model::digest::hex;
 use crate::model::failure::Failure;
 use crate::model::labels::Labels;
-use crate::model::resources::Resources;
+use crate::model::room::PoolRooms;
 use crate::policy::{self, Action, Bounds, Policy, Snapshot};
 use crate::server::ApiError;
 use crate::usage::{Estimates, Namespace, Recommendation};
@@ -31,12 +31,16 @@ const QUEUE: usize = 256;
 /// Time between looks at VerticalPodAutoscalers, which themselves look once a minute.
 const RECOMMENDATIONS: Duration = Duration::from_mins(1);
 
+/// How long a replica that has just started waits for what was learned before it decides without. A
+/// source that never answers must not keep it from ever being ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 enum Message {
     Policy(Box<Change<Arc<str>, RequestPolicy>>),
     Namespace(Change<Arc<str>, (Arc<str>, Labels)>),
     LimitRange(Change<Place, LimitRange>),
     Quota(Change<Place, ResourceQuota>),
-    Largest(Arc<[Resources]>),
+    Rooms(Arc<[PoolRooms]>),
     Failures(Vec<Arc<Failure>>),
     Profile(Change<Place, (Place, Vec<u8>)>),
     Recommended(Vec<Recommended>),
@@ -67,7 +71,7 @@ pub struct Policies {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The policies by name, those that cannot be used too.
     pub held: Arc<ArcSwap<BTreeMap<Arc<str>, Arc<Held>>>>,
-    /// Whether policies, namespaces and their bounds have been listed.
+    /// Whether all that decisions read has been read once, or what was learned does not come.
     pub synced: Arc<AtomicBool>,
     /// Identifies the policies; changes with them, not with namespaces. Empty until listed.
     pub version: watch::Receiver<String>,
@@ -83,7 +87,7 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
     watches.failures(&to, Message::Failures);
     watches.profiles(&to, Message::Profile);
     watches.tracker.spawn(recommendations(watches.clone(), to.clone()));
-    largest::follow(watches, to, Message::Largest);
+    let (changed, changes) = watch::channel(());
     let (version, versions) = watch::channel(String::new());
     let policies = Policies {
         snapshot: Arc::default(),
@@ -91,11 +95,27 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
         synced: Arc::default(),
         version: versions,
     };
+    let snapshots = Arc::clone(&policies.snapshot);
+    rooms::follow(watches, snapshots, changes, to, Message::Rooms);
     let shared = policies.clone();
     watches.tracker.spawn(async move {
         let mut state = State::new(rules);
-        while let Some(message) = inbox.recv().await {
-            state.fold(message);
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    None => return,
+                    Some(message) => state.fold(message),
+                },
+                () = &mut patience, if state.waits => {
+                    state.waits = false;
+                    let missing = state.missing();
+                    if !missing.is_empty() {
+                        tracing::warn!(?missing, "decisions do without what is not read yet");
+                    }
+                }
+            }
             while let Ok(message) = inbox.try_recv() {
                 state.fold(message);
             }
@@ -103,9 +123,12 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
             let next = state.snapshot();
             let name = next.version().to_owned();
             shared.snapshot.store(Arc::new(next));
+            changed.send_replace(());
             shared.held.store(Arc::new(state.policies.clone()));
-            if state.listed.iter().all(|listed| *listed) {
+            if state.knows_enough() {
                 shared.synced.store(true, Ordering::Release);
+            }
+            if state.knows_rules() {
                 version.send_if_modified(|old| {
                     let changed = *old != name;
                     *old = name;
@@ -119,7 +142,7 @@ pub fn follow(watches: &Watches, rules: Rules) -> Policies {
 
 /// Sends on what VerticalPodAutoscalers recommend when it changes, from time to time.
 async fn recommendations(watches: Watches, to: mpsc::Sender<Message>) {
-    let mut last = Vec::new();
+    let mut last: Option<Vec<Recommended>> = None;
     loop {
         let asked =
             watches.cancel.run_until_cancelled(usage::recommendations(&watches.client)).await;
@@ -129,11 +152,11 @@ async fn recommendations(watches: Watches, to: mpsc::Sender<Message>) {
             Some(Err(ApiError::NotFound)) => Vec::new(),
             Some(Err(error)) => {
                 tracing::debug!(%error, "VerticalPodAutoscalers are not read");
-                last.clone()
+                last.clone().unwrap_or_default()
             }
         };
-        if found != last {
-            last.clone_from(&found);
+        if last.as_ref() != Some(&found) {
+            last = Some(found.clone());
             if to.send(Message::Recommended(found)).await.is_err() {
                 return;
             }
@@ -158,16 +181,41 @@ struct State {
     namespaces: Arc<BTreeMap<String, Labels>>,
     sources: BTreeMap<Arc<str>, OfNamespace>,
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
-    largest: Arc<[Resources]>,
+    rooms: Arc<[PoolRooms]>,
     guard: Arc<Guard>,
     estimates: Arc<Estimates>,
     /// Profiles by namespace and name, as they are written.
     profiles: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vec<u8>>>,
     /// Namespaces whose profiles have not been read since they changed.
     unread: BTreeSet<Arc<str>>,
-    /// Policies, namespaces, LimitRanges, ResourceQuotas.
-    listed: [bool; 4],
+    /// What has been read once.
+    listed: BTreeSet<Source>,
+    /// Whether what was learned is still waited for.
+    waits: bool,
 }
+
+/// Where a decision's facts come from.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Source {
+    // Rules: without one of these a decision may be wrong.
+    Policies,
+    Namespaces,
+    LimitRanges,
+    Quotas,
+    // What was learned: without these a decision may be worse.
+    Rooms,
+    Failures,
+    Profiles,
+    Recommendations,
+}
+
+/// Sources without which nothing is decided.
+const RULES: [Source; 4] =
+    [Source::Policies, Source::Namespaces, Source::LimitRanges, Source::Quotas];
+
+/// Sources that are waited for as long as patience lasts.
+const LEARNED: [Source; 4] =
+    [Source::Rooms, Source::Failures, Source::Profiles, Source::Recommendations];
 
 impl State {
     fn new(rules: Rules) -> Self {
@@ -177,16 +225,43 @@ impl State {
             namespaces: Arc::default(),
             sources: BTreeMap::new(),
             bounds: BTreeMap::new(),
-            largest: Arc::new([]),
+            rooms: Arc::new([]),
             guard: Arc::default(),
             estimates: Arc::default(),
             profiles: BTreeMap::new(),
             unread: BTreeSet::new(),
-            listed: [false; 4],
+            listed: BTreeSet::new(),
+            waits: true,
         }
     }
 
+    fn knows_rules(&self) -> bool {
+        RULES.iter().all(|source| self.listed.contains(source))
+    }
+
+    /// Whether decisions may begin.
+    fn knows_enough(&self) -> bool {
+        self.knows_rules() && (!self.waits || self.missing().is_empty())
+    }
+
+    fn missing(&self) -> Vec<Source> {
+        let all = RULES.into_iter().chain(LEARNED);
+        all.filter(|source| !self.listed.contains(source)).collect()
+    }
+
     fn fold(&mut self, message: Message) {
+        let source = match &message {
+            Message::Policy(change) => is_list(change).then_some(Source::Policies),
+            Message::Namespace(change) => is_list(change).then_some(Source::Namespaces),
+            Message::LimitRange(change) => is_list(change).then_some(Source::LimitRanges),
+            Message::Quota(change) => is_list(change).then_some(Source::Quotas),
+            Message::Rooms(_) => Some(Source::Rooms),
+            // The first message of a watch is its list.
+            Message::Failures(_) => Some(Source::Failures),
+            Message::Profile(change) => is_list(change).then_some(Source::Profiles),
+            Message::Recommended(_) => Some(Source::Recommendations),
+        };
+        self.listed.extend(source);
         match message {
             Message::Policy(change) => match *change {
                 Change::Upsert(policy) => self.hold(policy),
@@ -199,7 +274,6 @@ impl State {
                     for policy in list {
                         self.hold(policy);
                     }
-                    self.listed[0] = true;
                 }
             },
             Message::Namespace(change) => {
@@ -216,19 +290,12 @@ impl State {
                             .into_iter()
                             .map(|(name, labels)| (name.to_string(), labels))
                             .collect();
-                        self.listed[1] = true;
                     }
                 }
             }
-            Message::LimitRange(change) => {
-                self.listed[2] |= matches!(change, Change::Replace(_));
-                self.bound(change, |of| &mut of.ranges);
-            }
-            Message::Quota(change) => {
-                self.listed[3] |= matches!(change, Change::Replace(_));
-                self.bound(change, |of| &mut of.quotas);
-            }
-            Message::Largest(nodes) => self.largest = nodes,
+            Message::LimitRange(change) => self.bound(change, |of| &mut of.ranges),
+            Message::Quota(change) => self.bound(change, |of| &mut of.quotas),
+            Message::Rooms(rooms) => self.rooms = rooms,
             Message::Profile(change) => self.profile(change),
             Message::Recommended(all) => self.recommend(&all),
             Message::Failures(failures) => {
@@ -370,8 +437,58 @@ impl State {
         Snapshot::new(version, compiled, Arc::clone(&self.namespaces), self.rules.excluded.clone())
             .with_max_action(self.rules.max_action)
             .with_bounds(self.bounds.clone())
-            .with_largest_nodes(Arc::clone(&self.largest))
+            .with_rooms(Arc::clone(&self.rooms))
             .with_guard(Arc::clone(&self.guard))
             .with_estimates(Arc::clone(&self.estimates))
+    }
+}
+
+fn is_list<K, T>(change: &Change<K, T>) -> bool {
+    matches!(change, Change::Replace(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_begin_with_all_rules_and_wait_some_time_for_what_was_learned() {
+        let rules = Rules { excluded: BTreeSet::new(), max_action: Action::Deny };
+        let mut state = State::new(rules);
+        let learned: [fn() -> Message; 4] = [
+            || Message::Rooms(Arc::new([])),
+            || Message::Failures(Vec::new()),
+            || Message::Profile(Change::Replace(Vec::new())),
+            || Message::Recommended(Vec::new()),
+        ];
+        for message in learned {
+            state.fold(message());
+        }
+        let of_rules: [fn() -> Message; 4] = [
+            || Message::Policy(Box::new(Change::Replace(Vec::new()))),
+            || Message::Namespace(Change::Replace(Vec::new())),
+            || Message::LimitRange(Change::Replace(Vec::new())),
+            || Message::Quota(Change::Replace(Vec::new())),
+        ];
+        for message in of_rules {
+            state.waits = false;
+            assert!(!state.knows_enough(), "{:?}", state.missing());
+            state.waits = true;
+            assert!(!state.knows_enough(), "{:?}", state.missing());
+            state.fold(message());
+        }
+        assert!(state.knows_enough());
+        for source in LEARNED {
+            state.listed.remove(&source);
+            state.waits = true;
+            assert!(state.knows_rules() && !state.knows_enough(), "{source:?}");
+            state.waits = false;
+            assert!(state.knows_enough(), "{source:?}");
+            state.listed.insert(source);
+        }
+        // An object before the list is no list.
+        state.listed.remove(&Source::Quotas);
+        state.fold(Message::Quota(Change::Delete(("n".into(), "q".into()))));
+        assert_eq!(state.missing(), [Source::Quotas]);
     }
 }

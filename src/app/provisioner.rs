@@ -294,13 +294,7 @@ async fn workloads(watches: Watches, policies: Policies, outbox: mpsc::Sender<Me
     let snapshot = Arc::clone(&policies.snapshot);
     let current = Arc::clone(&snapshot);
     let effective: Effective = Arc::new(move |kind: WorkloadKind, workload: &mut WorkloadWire| {
-        let namespace = workload.metadata.namespace().to_owned();
-        let name = workload.metadata.name().to_owned();
-        let owner = (kind.name(), &*name);
-        let template = workload.template();
-        let now = SystemClock.now();
-        let spec = policy::effective_shape(template, &namespace, owner, &current.load(), now);
-        workload.template_mut().spec = spec;
+        policy::settle(kind, workload, &current.load(), SystemClock.now());
     });
     let mut versions = policies.version;
     loop {

@@ -15,6 +15,7 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("/api/v1/namespaces", "v1", "Namespace"),
     ("/api/v1/nodes", "v1", "Node"),
     ("/api/v1/pods", "v1", "Pod"),
+    ("/api/v1/resourcequotas", "v1", "ResourceQuota"),
     ("/apis/apps/v1/daemonsets", "apps/v1", "DaemonSet"),
     ("/apis/apps/v1/deployments", "apps/v1", "Deployment"),
     ("/apis/apps/v1/replicasets", "apps/v1", "ReplicaSet"),

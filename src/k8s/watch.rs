@@ -36,7 +36,6 @@ use crate::cluster::{Change, Event};
 use crate::model::companions::{Budget, Priority, Scaler};
 use crate::model::failure::Failure;
 use crate::model::labels::Labels;
-use crate::model::pod::PodShape;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::volume::{ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire};
@@ -327,22 +326,14 @@ impl Watches {
         self.start::<ResourceQuota, _, _, _>(Scope::all(), to, place, Some, wrap);
     }
 
-    /// Watches DaemonSets as the pods that they make.
+    /// Watches DaemonSets.
     pub fn daemon_sets<M: Send + 'static>(
         &self,
         to: &Sender<M>,
-        wrap: fn(Change<Place, (Place, Arc<PodShape>)>) -> M,
+        wrap: fn(Change<Place, (Place, WorkloadWire)>) -> M,
     ) {
-        self.start::<DaemonSetObject, _, _, _>(
-            Scope::all(),
-            to,
-            place,
-            |object| {
-                let place = place(&object);
-                Some((place, Arc::new(WorkloadWire::from(object).template_shape())))
-            },
-            wrap,
-        );
+        let read = |object: DaemonSetObject| Some((place(&object), object.into()));
+        self.start(Scope::all(), to, place, read, wrap);
     }
 
     fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)

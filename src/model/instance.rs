@@ -170,8 +170,36 @@ impl InstanceType {
             || (labels::OFFERED.contains(&key) && self.requirements.get(key).is_none())
     }
 
+    /// Whether nodes of this type in a pool with these requirements can meet what is wanted, labels
+    /// aside that the offering decides.
+    pub fn meets(&self, pool: &Requirements, wanted: &Requirements) -> bool {
+        wanted.iter().all(|(key, wanted)| {
+            self.leaves_open(key) || label_meets(key, wanted, pool, &self.requirements)
+        })
+    }
+
     /// The cheapest available price.
     pub fn cheapest(&self) -> Option<MicroDollarsPerHour> {
         self.offerings.iter().filter(|offering| offering.available).map(|o| o.price).min()
     }
+}
+
+/// Whether nodes of a pool and of a type with these requirements can have a label as it is wanted. A
+/// label that neither defines is absent.
+pub fn label_meets(
+    key: &str,
+    wanted: &Requirement,
+    pool: &Requirements,
+    of_type: &Requirements,
+) -> bool {
+    match (pool.get(key), of_type.get(key)) {
+        (Some(pool), Some(own)) => pool.intersect(own).intersects(wanted),
+        (Some(found), None) | (None, Some(found)) => found.intersects(wanted),
+        (None, None) => initial_label(key).map_or(wanted.allows_absent(), |v| wanted.allows(v)),
+    }
+}
+
+/// Labels that every node of ours gets, whatever its pool.
+fn initial_label(key: &str) -> Option<&'static str> {
+    matches!(key, labels::REGISTERED | labels::INITIALIZED).then_some("true")
 }

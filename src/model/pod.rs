@@ -78,6 +78,18 @@ impl PodShape {
             })
             .collect()
     }
+
+    /// The alternatives that a node can meet which is not there yet: a term that names nodes means those
+    /// that are.
+    pub fn new_node_alternatives(&self) -> Vec<Requirements> {
+        let mut alternatives = self.node_alternatives();
+        let mut terms = self.required_node_terms.iter().filter(|term| !term.is_empty());
+        alternatives.retain(|_| {
+            let name = terms.next().and_then(|term| term.node_name.as_ref());
+            name.is_none_or(|name| name.finite_values().is_none())
+        });
+        alternatives
+    }
 }
 
 /// One term of node affinity.

@@ -4,7 +4,7 @@
 
 use super::bounds::{Bounds, Quota, Scope};
 use super::snapshot::{ContainerKind, Resource};
-use super::subject::Subject;
+use super::subject::{Slot, Subject};
 use crate::model::resources::Resources;
 
 /// Requests of all slots by resource: absent, or an amount.
@@ -54,6 +54,16 @@ pub(super) fn overhead(subject: &Subject<'_>, resource: Resource) -> i64 {
     quantity.map_or(0, |quantity| Resources::amount(resource.name(), *quantity))
 }
 
+/// What the pod asks of a resource as nodes and quotas count it.
+pub(super) fn asked(subject: &Subject<'_>, requests: &Requests, resource: Resource) -> i64 {
+    pod(subject, requests, resource).saturating_add(overhead(subject, resource))
+}
+
+/// What the pod's containers may use of a resource, as quotas count it.
+pub(super) fn limits(subject: &Subject<'_>, resource: Resource) -> i64 {
+    sum(subject, |slot| subject.slots[slot].amounts(resource).limit.unwrap_or(0))
+}
+
 /// Whether the pod is of the class that is evicted first: no cpu and no memory anywhere.
 pub(super) fn is_best_effort(subject: &Subject<'_>, requests: &Requests) -> bool {
     let judged = [Resource::Cpu, Resource::Memory];
@@ -64,6 +74,58 @@ pub(super) fn is_best_effort(subject: &Subject<'_>, requests: &Requests) -> bool
                     && slot.amounts(resource).limit.is_none_or(|amount| amount <= 0)
             })
     })
+}
+
+/// Quality of service: who is evicted first when a node runs short.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Qos {
+    /// Nothing is asked for.
+    BestEffort,
+    /// Something is.
+    Burstable,
+    /// All that may be used is.
+    Guaranteed,
+}
+
+impl Qos {
+    /// The name in the pod's status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BestEffort => "BestEffort",
+            Self::Burstable => "Burstable",
+            Self::Guaranteed => "Guaranteed",
+        }
+    }
+}
+
+/// The class before and after, where the new requests change it. `spec.resources` of a pod decides it
+/// alone, and is never changed.
+pub(super) fn qos_change(
+    subject: &Subject<'_>,
+    before: &Requests,
+    after: &Requests,
+) -> Option<(Qos, Qos)> {
+    let judged = [Resource::Cpu, Resource::Memory];
+    if judged.into_iter().any(|resource| subject.pod_request(resource).is_some()) {
+        return None;
+    }
+    let qos = |requests: &Requests| {
+        let is_whole = |resource: Resource| {
+            let limit = |slot: &Slot<'_>| slot.amounts(resource).limit.filter(|limit| *limit > 0);
+            subject.slots.iter().zip(requests).all(|(slot, requests)| {
+                limit(slot).is_some_and(|limit| requests[resource as usize] == Some(limit))
+            })
+        };
+        if is_best_effort(subject, requests) {
+            Qos::BestEffort
+        } else if judged.into_iter().all(is_whole) {
+            Qos::Guaranteed
+        } else {
+            Qos::Burstable
+        }
+    };
+    let (before, after) = (qos(before), qos(after));
+    (before != after).then_some((before, after))
 }
 
 /// Why the API server would refuse the pod with these requests.
@@ -127,7 +189,8 @@ fn exceeds(limit: i64, request: i64, ratio: i64) -> bool {
     i128::from(limit) * 1000 > i128::from(request) * i128::from(ratio)
 }
 
-fn quota(subject: &Subject<'_>, requests: &Requests, bounds: &Bounds) -> Option<String> {
+/// The ResourceQuota that would refuse the pod with these requests.
+pub(super) fn quota(subject: &Subject<'_>, requests: &Requests, bounds: &Bounds) -> Option<String> {
     let best_effort = is_best_effort(subject, requests);
     let refuses = |quota: &&Quota| {
         quota.counts(subject, best_effort)
@@ -176,9 +239,7 @@ impl Quota {
     /// Whether too little is left.
     fn is_short(&self, subject: &Subject<'_>, requests: &Requests, resource: Resource) -> bool {
         let at = resource as usize;
-        let asked = pod(subject, requests, resource).saturating_add(overhead(subject, resource));
-        let limits = sum(subject, |slot| subject.slots[slot].amounts(resource).limit.unwrap_or(0));
-        self.requests[at].is_some_and(|left| asked > left)
-            || self.limits[at].is_some_and(|left| limits > left)
+        self.requests[at].is_some_and(|left| asked(subject, requests, resource) > left)
+            || self.limits[at].is_some_and(|left| limits(subject, resource) > left)
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use json_patch::Patch;
 
+use super::accept::Qos;
 use super::condition::{self, ConditionError};
 use super::find::{Finding, findings};
 use super::sleep::{Sleep, sleeps};
 use super::snapshot::{Action, Policy, Snapshot};
 use super::subject::Subject;
 use super::view::PodView;
-use super::{patch, template, text};
+use super::{fit, patch, template, text};
 use crate::model::resources::Resources;
 use crate::model::wire::pod::PodStatusWire;
 use crate::model::wire::requests::pod_requests;
@@ -73,6 +74,8 @@ pub struct Decision {
     pub findings: Vec<Finding>,
     /// Containers that get a sleep before their end.
     pub sleeps: Vec<Sleep>,
+    /// Quality of service before and after, where the requests change it.
+    pub qos: Option<(Qos, Qos)>,
     /// Conditions that could not be evaluated; their policies did not judge the pod.
     pub failed_conditions: Vec<ConditionError>,
     /// Why the pod is not judged at all.
@@ -98,7 +101,8 @@ impl Decision {
         let set = self.findings.iter().filter(|finding| finding.action.sets());
         let sleeps = self.sleeps.iter().map(Sleep::warning);
         let no_record = self.record_left_out.then(text::no_record);
-        set.filter_map(text::pod_warning).chain(sleeps).chain(no_record).collect()
+        let qos = self.qos.map(|(before, after)| text::qos("pod", before, after));
+        set.filter_map(text::pod_warning).chain(qos).chain(sleeps).chain(no_record).collect()
     }
 
     /// Lines for the user of a pod that is final: what is missing and will not be set any more.
@@ -127,6 +131,7 @@ pub fn decide(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot) ->
         audit: BTreeMap::new(),
         findings: Vec::new(),
         sleeps: Vec::new(),
+        qos: None,
         failed_conditions: Vec::new(),
         exempt: exemption(pod, meta.namespace, snapshot),
         patch_dropped: None,
@@ -155,7 +160,8 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     if found.is_empty() && asleep.is_empty() {
         return;
     }
-    let (mut patch, record_left_out) = patch::build(pod, &subject, &found, &asleep);
+    let mut qos = fit::qos_change(&subject, &found);
+    let (mut patch, record_left_out) = patch::build(pod, &subject, &found, &asleep, qos);
     if !patch.is_empty() {
         let settled = |patched: &PodView<'_>| {
             let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
@@ -164,6 +170,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
         };
         if let Err(error) = patch::verify(pod, &patch, settled) {
             patch = Patch::default();
+            qos = None;
             decision.patch_dropped = Some(error.to_string());
         }
     }
@@ -184,6 +191,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     decision.audit = audit(&found, snapshot);
     decision.findings = found;
     decision.sleeps = asleep;
+    decision.qos = qos;
     let said = |finding: &&Finding| finding.action == Action::Warn;
     let missing = decision.findings.iter().filter(said).filter_map(text::pod_warning);
     let warnings = decision.changes().into_iter().chain(missing).chain(decision.notes());

@@ -151,7 +151,7 @@ pub(super) fn findings(
         }
     }
     let bounds = snapshot.bounds(subject.namespace);
-    fit::fit(subject, &mut findings, bounds, snapshot.largest_nodes());
+    fit::fit(subject, &mut findings, bounds, snapshot.rooms());
     // Messages name amounts, so they come last.
     for (finding, message) in findings.iter_mut().zip(messages) {
         finding.note = message.map(|template| text::fill(template, subject, finding));

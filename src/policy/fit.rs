@@ -7,7 +7,8 @@
 //! 2. the container's own limit, or the one that a LimitRange will give it, lowers it;
 //! 3. the request of the pod as a whole, where `spec.resources` makes one;
 //! 4. `max` of a LimitRange for pods;
-//! 5. the largest node that can be bought, beside its DaemonSets;
+//! 5. the largest node that can be bought and that takes the pod (taints, selector, required node affinity,
+//!    devices), beside the DaemonSets that run there;
 //! 6. what ResourceQuotas leave.
 //!
 //! From the third on containers share: all defaults of a resource shrink by the same factor. A share
@@ -20,19 +21,20 @@
 
 use std::sync::Arc;
 
-use super::accept::{self, Requests};
+use super::accept::{self, Qos, Requests};
 use super::bounds::{Bound, Bounds};
 use super::find::{Clamp, Finding};
 use super::snapshot::{Action, Resource};
 use super::subject::{Slot, Subject};
 use crate::model::resources::Resources;
+use crate::model::room::{PoolRooms, Wanted};
 
 /// Adjusts the amounts of all findings, and turns those that cannot set a request into warnings.
 pub(super) fn fit(
     subject: &Subject<'_>,
     findings: &mut [Finding],
     bounds: Option<&Bounds>,
-    largest_nodes: &[Resources],
+    pools: &[PoolRooms],
 ) {
     for finding in findings.iter_mut() {
         alone(&subject.slots[finding.slot], finding, bounds);
@@ -54,8 +56,8 @@ pub(super) fn fit(
             }
         }
     }
-    if !subject.of_daemon_set() {
-        node(subject, findings, &own, bounds, largest_nodes);
+    if !subject.of_daemon_set() && !pools.is_empty() {
+        node(subject, findings, &own, bounds, pools);
     }
     if let Some(bounds) = bounds {
         quotas(subject, findings, &own, bounds);
@@ -77,6 +79,15 @@ fn with(own: &Requests, findings: &[Finding]) -> Requests {
         requests[finding.slot][finding.resource as usize] = Some(finding.amount);
     }
     requests
+}
+
+/// Quality of service before and after, where the findings change it.
+pub(super) fn qos_change(subject: &Subject<'_>, findings: &[Finding]) -> Option<(Qos, Qos)> {
+    if !findings.iter().any(|finding| finding.action.sets()) {
+        return None;
+    }
+    let own = accept::own_requests(subject);
+    accept::qos_change(subject, &own, &with(&own, findings))
 }
 
 /// What concerns one container.
@@ -113,20 +124,25 @@ fn node(
     findings: &mut [Finding],
     own: &Requests,
     bounds: Option<&Bounds>,
-    nodes: &[Resources],
+    pools: &[PoolRooms],
 ) {
     let asked = |requests: &Requests| {
-        Resource::ALL.map(|resource| {
-            accept::pod(subject, requests, resource)
-                .saturating_add(accept::overhead(subject, resource))
-        })
+        Resource::ALL.map(|resource| accept::asked(subject, requests, resource))
     };
     let (bare, full) = (asked(own), asked(&with(own, findings)));
     let room = |node: &Resources| Resource::ALL.map(|resource| node.get(resource.name()));
     let fits = |asked: &[i64; 3], node: &Resources| {
         asked.iter().zip(room(node)).all(|(asked, room)| *asked <= room)
     };
-    if nodes.iter().any(|node| fits(&full, node)) {
+    let pod = subject.placement();
+    let wanted = Wanted::of(&pod);
+    let open: Vec<&PoolRooms> = pools.iter().filter(|pool| pool.lets_in(&wanted)).collect();
+    // Labels are compared last: amounts are cheaper.
+    let takes_all = |pool: &&PoolRooms| {
+        let mut rooms = pool.worth(&wanted).iter();
+        rooms.any(|room| fits(&full, &room.left) && pool.takes(room, &wanted))
+    };
+    if open.iter().any(takes_all) {
         return;
     }
     // In millionths, so that amounts of different resources compare.
@@ -138,14 +154,17 @@ fn node(
         full.iter().zip(room(node)).map(share).min().unwrap_or(0)
     };
     let mut best: Option<(i128, &Resources)> = None;
-    for node in nodes.iter().filter(|node| fits(&bare, node)) {
-        if best.is_none_or(|(most, _)| left(node) > most) {
-            best = Some((left(node), node));
+    for pool in open {
+        for room in pool.worth(&wanted).iter().filter(|room| fits(&bare, &room.left)) {
+            let left = left(&room.left);
+            if best.is_none_or(|(most, _)| left > most) && pool.takes(room, &wanted) {
+                best = Some((left, &room.left));
+            }
         }
     }
     let Some((_, best)) = best else { return };
     for resource in Resource::ALL {
-        let most = best.get(resource.name()) - accept::overhead(subject, resource);
+        let most = best.get(resource.name()).saturating_sub(accept::overhead(subject, resource));
         share(subject, findings, own, resource, bounds, (most, "the largest node"));
     }
 }
@@ -156,7 +175,7 @@ fn quotas(subject: &Subject<'_>, findings: &mut [Finding], own: &Requests, bound
             let Some(left) = quota.requests[resource as usize] else { continue };
             let after = with(own, findings);
             if quota.counts(subject, accept::is_best_effort(subject, &after)) {
-                let most = left - accept::overhead(subject, resource);
+                let most = left.saturating_sub(accept::overhead(subject, resource));
                 let cause = format!("ResourceQuota {:?}", quota.name);
                 share(subject, findings, own, resource, Some(bounds), (most, &cause));
             }

@@ -10,6 +10,7 @@ use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::accept::Qos;
 use super::find::{Clamp, Finding};
 use super::sleep::Sleep;
 use super::subject::{Slot, Subject};
@@ -46,6 +47,7 @@ pub(super) fn build(
     subject: &Subject<'_>,
     findings: &[Finding],
     sleeps: &[Sleep],
+    qos: Option<(Qos, Qos)>,
 ) -> (Patch, bool) {
     let mut operations = Vec::new();
     for slot in &subject.slots {
@@ -65,7 +67,7 @@ pub(super) fn build(
     if operations.is_empty() && !holds_back {
         return (Patch(operations), false);
     }
-    let record = record(pod, findings, sleeps);
+    let record = record(pod, findings, sleeps, qos);
     let is_left_out = record.is_err();
     operations.extend(record.ok().flatten());
     (Patch(operations), is_left_out)
@@ -129,6 +131,9 @@ struct Record {
     #[serde(rename = "preStop", skip_serializing_if = "BTreeMap::is_empty")]
     pre_stop: BTreeMap<String, String>,
     policies: Vec<String>,
+    /// Change of the quality of service: `Burstable, was BestEffort`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qos: Option<String>,
 }
 
 /// Requests that the record on a pod says were not set, by container and resource.
@@ -161,6 +166,7 @@ fn record(
     pod: &PodView<'_>,
     findings: &[Finding],
     sleeps: &[Sleep],
+    qos: Option<(Qos, Qos)>,
 ) -> Result<Option<PatchOperation>, NoRoom> {
     let annotations = pod.annotations();
     let old = annotations.and_then(|annotations| annotations.record.as_deref());
@@ -207,12 +213,16 @@ fn record(
             record.policies.push(sleep.policy.to_string());
         }
     }
+    if let Some((before, after)) = qos {
+        record.qos = Some(format!("{}, was {}", after.name(), before.name()));
+    }
     let mut text = json!(record).to_string();
     // Reasons go first, what was set last.
-    let parts: [fn(&mut Record); 6] = [
+    let parts: [fn(&mut Record); 7] = [
         |record| record.learned.clear(),
         |record| record.clamped.clear(),
         |record| record.pre_stop.clear(),
+        |record| record.qos = None,
         |record| record.set.clear(),
         |record| record.withheld.clear(),
         |record| record.policies.clear(),
@@ -283,5 +293,7 @@ pub(super) fn verify(
     }
     let mut object = skeleton::read(pod.raw)?;
     json_patch::patch(&mut object, patch)?;
-    if settled(&PodView::deserialize(&object)?) { Ok(()) } else { Err(PatchError::Diverges) }
+    let mut patched = PodView::deserialize(&object)?;
+    patched.stand_where(pod);
+    if settled(&patched) { Ok(()) } else { Err(PatchError::Diverges) }
 }

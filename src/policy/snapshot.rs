@@ -1,5 +1,5 @@
 //! The immutable state that decisions read: compiled policies, the labels and bounds of namespaces,
-//! the largest nodes.
+//! what new nodes leave.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -14,6 +14,7 @@ use super::condition::Condition;
 use crate::guard::Guard;
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, Resources};
+use crate::model::room::PoolRooms;
 use crate::usage::{Estimates, Measure};
 
 /// Label that the API server keeps on every namespace.
@@ -254,7 +255,7 @@ pub struct Snapshot {
     exempt: BTreeSet<String>,
     max_action: Action,
     bounds: BTreeMap<Arc<str>, Arc<Bounds>>,
-    largest_nodes: Arc<[Resources]>,
+    rooms: Arc<[PoolRooms]>,
     guard: Arc<Guard>,
     estimates: Arc<Estimates>,
 }
@@ -285,7 +286,7 @@ impl Snapshot {
             exempt,
             max_action: Action::Deny,
             bounds: BTreeMap::new(),
-            largest_nodes: Arc::new([]),
+            rooms: Arc::new([]),
             guard: Arc::default(),
             estimates: Arc::default(),
         }
@@ -305,11 +306,10 @@ impl Snapshot {
         self
     }
 
-    /// Adds what the largest nodes that can be bought leave for a pod beside DaemonSets: several,
-    /// since the one with most memory is not the one with most cpu.
+    /// Adds what the nodes that can be bought leave for a pod beside DaemonSets, by pool.
     #[must_use]
-    pub fn with_largest_nodes(mut self, nodes: Arc<[Resources]>) -> Self {
-        self.largest_nodes = nodes;
+    pub fn with_rooms(mut self, rooms: Arc<[PoolRooms]>) -> Self {
+        self.rooms = rooms;
         self
     }
 
@@ -352,9 +352,14 @@ impl Snapshot {
         self.bounds.get(namespace).map(|bounds| &**bounds)
     }
 
-    /// What the largest nodes leave for a pod; empty when nothing is bought.
-    pub(super) fn largest_nodes(&self) -> &[Resources] {
-        &self.largest_nodes
+    /// The same, to take from what quotas leave.
+    pub(super) fn bounds_mut(&mut self, namespace: &str) -> Option<&mut Bounds> {
+        self.bounds.get_mut(namespace).map(Arc::make_mut)
+    }
+
+    /// What new nodes leave for a pod; empty when nothing is bought.
+    pub(super) fn rooms(&self) -> &[PoolRooms] {
+        &self.rooms
     }
 
     /// Labels of a namespace, as far as they are known.

@@ -1,8 +1,10 @@
 //! One form for what is judged: a pod of a review or a template of a workload.
 
 use crate::model::labels::Labels;
+use crate::model::pod::PodShape;
 use crate::model::resources::Resources;
-use crate::model::wire::pod::{ContainerWire, PodSpecWire};
+use crate::model::wire::MetaWire;
+use crate::model::wire::pod::{ContainerWire, PodSpecWire, PodStatusWire, shape};
 use crate::model::wire::requests::{ResourceList, ResourcesWire};
 use crate::model::workload::{cron_job_of, known_workload};
 
@@ -50,7 +52,14 @@ pub(super) struct Subject<'a> {
     pub(super) has_deadline: bool,
     pub(super) pod_level: Option<&'a ResourcesWire>,
     pub(super) overhead: &'a ResourceList,
+    place: Place<'a>,
     pub(super) slots: Vec<Slot<'a>>,
+}
+
+/// Where it says where its pods may be.
+enum Place<'a> {
+    Pod(&'a PodView<'a>),
+    Template(&'a PodSpecWire),
 }
 
 /// One container.
@@ -64,6 +73,8 @@ pub(super) struct Slot<'a> {
     pub(super) has_resources: bool,
     /// `resources.requests`, if it exists.
     pub(super) requests: Option<&'a ResourceList>,
+    /// `resources.limits`, if it exists.
+    limits: Option<&'a ResourceList>,
     /// What the API server will read there once it has filled in its defaults.
     pub(super) amounts: [Amounts; 3],
 }
@@ -144,6 +155,7 @@ impl<'a> Subject<'a> {
                 image: container.image.as_deref().unwrap_or_default(),
                 has_resources: container.resources.is_some(),
                 requests,
+                limits,
                 amounts: Amounts::of(requests, limits, bounds),
             }
         };
@@ -163,6 +175,7 @@ impl<'a> Subject<'a> {
             has_deadline: pod.spec.active_deadline_seconds.is_some(),
             pod_level: pod.spec.resources.as_ref(),
             overhead: &pod.spec.overhead,
+            place: Place::Pod(pod),
             slots: slots(&pod.spec.containers, &pod.spec.init_containers, slot),
         }
     }
@@ -184,6 +197,7 @@ impl<'a> Subject<'a> {
             image: container.image.as_deref().unwrap_or_default(),
             has_resources: true,
             requests: Some(&container.resources.requests),
+            limits: Some(&container.resources.limits),
             amounts: Amounts::of(
                 Some(&container.resources.requests),
                 Some(&container.resources.limits),
@@ -204,6 +218,7 @@ impl<'a> Subject<'a> {
             has_deadline: false,
             pod_level: spec.resources.as_ref(),
             overhead: &spec.overhead,
+            place: Place::Template(spec),
             slots: slots(&spec.containers, &spec.init_containers, slot),
         }
     }
@@ -244,6 +259,32 @@ impl<'a> Subject<'a> {
     /// Whether pod-level resources make the containers' requests for `resource` needless.
     pub(super) fn is_set_for_pod(&self, resource: Resource) -> bool {
         self.pod_request(resource).is_some_and(|request| request != 0)
+    }
+
+    /// What its pods ask of a node, amounts of the resources that every node has aside.
+    pub(super) fn placement(&self) -> PodShape {
+        let spec = match &self.place {
+            Place::Pod(pod) => pod.to_placement(),
+            Place::Template(spec) => PodSpecWire {
+                node_selector: spec.node_selector.clone(),
+                affinity: spec.affinity.clone(),
+                tolerations: spec.tolerations.clone(),
+                ..PodSpecWire::default()
+            },
+        };
+        let mut shape = shape(&MetaWire::default(), &spec, &PodStatusWire::default());
+        for slot in &self.slots {
+            // Of devices no container may have more than it asks for, so either list names all.
+            for list in [slot.requests, slot.limits].into_iter().flatten() {
+                for (name, quantity) in list {
+                    if Resource::parse(name).is_none() {
+                        let amount = Resources::amount(name, *quantity);
+                        shape.requests.set(name, amount.max(shape.requests.get(name)));
+                    }
+                }
+            }
+        }
+        shape
     }
 
     /// Whether it is a pod of a DaemonSet.

@@ -2,15 +2,17 @@
 
 use jiff::Timestamp;
 
+use super::accept::Qos;
 use super::decide::select;
 use super::find::{Finding, findings};
 use super::snapshot::Resource;
 use super::snapshot::{Action, Snapshot};
 use super::subject::{ContainerList, Subject};
-use super::text;
+use super::{fit, text};
 use crate::model::quantity::Quantity;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
-use crate::model::wire::workload::TemplateWire;
+use crate::model::wire::workload::{TemplateWire, WorkloadWire};
+use crate::model::workload::WorkloadKind;
 
 /// What will happen to the pods of a template.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Preview {
     pub findings: Vec<Finding>,
     /// Why the pods will be refused, if they will.
     pub refusal: Option<String>,
+    /// Quality of service before and after, where the requests change it.
+    pub qos: Option<(Qos, Qos)>,
 }
 
 impl Preview {
@@ -56,7 +60,7 @@ pub fn preview(
     // The API server does it to all pods, judged or not.
     fill(&mut spec, &subject);
     if is_untouched(template, namespace, snapshot) {
-        return Preview { spec, findings: Vec::new(), refusal: None };
+        return Preview { spec, findings: Vec::new(), refusal: None, qos: None };
     }
     let document = || serde_json::to_value(template).ok();
     // A condition that fails on a template is told where it fails on its pods.
@@ -64,7 +68,8 @@ pub fn preview(
     let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
     let refusal = text::refusals(&subject, &findings, |finding| finding.action == Action::Deny);
-    Preview { spec, findings, refusal }
+    let qos = fit::qos_change(&subject, &findings);
+    Preview { spec, findings, refusal, qos }
 }
 
 /// The spec that LimitRanges and the policies will leave: what the provisioner must find room for.
@@ -78,6 +83,19 @@ pub fn effective_shape(
     preview(template, namespace, owner, snapshot, now).spec
 }
 
+/// Gives the template of a workload the requests that its pods will have.
+pub fn settle(
+    kind: WorkloadKind,
+    workload: &mut WorkloadWire,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) {
+    let meta = &workload.metadata;
+    let owner = (kind.name(), meta.name());
+    let spec = effective_shape(workload.template(), meta.namespace(), owner, snapshot, now);
+    workload.template_mut().spec = spec;
+}
+
 /// Warnings for the user who applies a workload whose pods will be changed or refused.
 pub fn advise(
     template: &TemplateWire,
@@ -89,7 +107,9 @@ pub fn advise(
     let preview = preview(template, namespace, owner, snapshot, now);
     let told = || preview.findings.iter().filter(|finding| finding.action >= Action::Warn);
     let notes = text::notes(told().filter(|finding| !finding.action.sets()));
-    text::limit_warnings(told().filter_map(text::template_warning).chain(notes))
+    let qos = preview.qos.filter(|_| preview.refusal.is_none());
+    let qos = qos.map(|(before, after)| text::qos("pods", before, after));
+    text::limit_warnings(told().filter_map(text::template_warning).chain(qos).chain(notes))
 }
 
 /// The exemptions of pods, as far as a template shows them.

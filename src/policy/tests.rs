@@ -17,6 +17,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::labels::Labels;
+use crate::model::requirement::Requirements;
+use crate::model::resources::Resources;
+use crate::model::room::{PoolRooms, Room};
 
 pub(super) fn policy(name: &str, rules: &[(Resource, Action)]) -> Policy {
     let amount = |resource| match resource {
@@ -48,6 +51,12 @@ pub(super) fn snapshot(policies: Vec<Policy>) -> Snapshot {
         Labels::from([("team".to_owned(), "web".to_owned())]),
     )]);
     Snapshot::new("v7", policies, Arc::new(namespaces), BTreeSet::from(["kube-system".to_owned()]))
+}
+
+/// One pool that takes every pod, with nodes that leave so much.
+pub(super) fn rooms(nodes: &[Resources]) -> Arc<[PoolRooms]> {
+    let rooms = nodes.iter().map(|left| Room { left: left.clone(), ..Room::default() }).collect();
+    Arc::new([PoolRooms::new(Vec::new(), Requirements::new(), rooms)])
 }
 
 pub(super) fn now() -> Timestamp {

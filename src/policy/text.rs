@@ -1,5 +1,6 @@
 //! Messages for users: one line each, naming the container, the field and a value to write.
 
+use super::accept::Qos;
 use super::find::Finding;
 use super::snapshot::Action;
 use super::subject::Subject;
@@ -120,6 +121,11 @@ pub(super) fn pod_warning(finding: &Finding) -> Option<String> {
             learned(finding)
         )),
     }
+}
+
+/// What is said of a changed quality of service.
+pub(super) fn qos(of: &str, before: Qos, after: Qos) -> String {
+    format!("{of}: quality of service becomes {}, was {}", after.name(), before.name())
 }
 
 fn lack(finding: &Finding) -> String {

@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::api::core::v1::{Affinity, NodeAffinity};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::model::labels::Labels;
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
@@ -82,6 +84,13 @@ pub(super) struct SpecView<'a> {
     pub(super) priority_class_name: Option<Cow<'a, str>>,
     pub(super) active_deadline_seconds: Option<i64>,
     pub(super) termination_grace_period_seconds: Option<i64>,
+    /// Where the pod may be, read only where something may have to shrink to fit there.
+    #[serde(borrow)]
+    pub(super) node_selector: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) affinity: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) tolerations: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +121,13 @@ pub(super) struct LifecycleView {
 pub(super) struct ResourcesView {
     pub(super) requests: Option<ResourceList>,
     pub(super) limits: Option<ResourceList>,
+}
+
+/// The affinity that is about nodes.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AffinityWire {
+    node_affinity: Option<NodeAffinity>,
 }
 
 impl<'a> PodView<'a> {
@@ -154,6 +170,29 @@ impl<'a> PodView<'a> {
 
     pub(super) fn annotations(&self) -> Option<&AnnotationsView<'a>> {
         self.metadata.as_ref()?.annotations.as_ref()
+    }
+
+    /// Takes over where another view of the pod says that it may be: patches do not touch that.
+    pub(super) fn stand_where(&mut self, other: &Self) {
+        self.spec.node_selector = other.spec.node_selector;
+        self.spec.affinity = other.spec.affinity;
+        self.spec.tolerations = other.spec.tolerations;
+    }
+
+    /// The part of the spec that says where the pod may be. What cannot be read asks for nothing: the
+    /// API server refuses it anyway.
+    pub(super) fn to_placement(&self) -> PodSpecWire {
+        fn read<T: Default + for<'de> Deserialize<'de>>(raw: Option<&RawValue>) -> T {
+            let read = raw.and_then(|raw| serde_json::from_str::<Option<T>>(raw.get()).ok());
+            read.flatten().unwrap_or_default()
+        }
+        let AffinityWire { node_affinity } = read(self.spec.affinity);
+        PodSpecWire {
+            node_selector: read(self.spec.node_selector),
+            affinity: Some(Affinity { node_affinity, ..Affinity::default() }),
+            tolerations: read(self.spec.tolerations),
+            ..PodSpecWire::default()
+        }
     }
 
     /// The part of the spec that the effective request depends on.

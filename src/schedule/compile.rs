@@ -377,7 +377,7 @@ impl<'a> Compiled<'a> {
         instance: &InstanceType,
         alternative: &Requirements,
     ) -> bool {
-        feasible::template_meets(&self.problem.pools[pool].pool.requirements, instance, alternative)
+        instance.meets(&self.problem.pools[pool].pool.requirements, alternative)
     }
 
     fn add_shapes(&mut self, pieces: &[Piece]) {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::compile::{Compiled, Shape};
-use super::feasible::template_meets;
 use super::problem::Problem;
 use super::topology::repels;
 use crate::model::instance::Asked;
@@ -61,7 +60,7 @@ fn columns(compiled: &Compiled<'_>, daemon: &PodShape) -> FixedBitSet {
         let offering = &instance.offerings[column.offering_index];
         let runs = untolerated(&pool.taints, &daemon.tolerations).is_none()
             && asked.iter().any(|(wanted, asked)| {
-                asked.met_by(offering) && template_meets(&pool.requirements, instance, wanted)
+                asked.met_by(offering) && instance.meets(&pool.requirements, wanted)
             });
         set.set(index, runs);
     }

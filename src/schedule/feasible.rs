@@ -90,33 +90,6 @@ pub(super) fn takes(pod: &PodShape, alternatives: &[Requirements], slot: &NodeSl
     met_by(pod, alternatives, slot) && repelled(&slot.taints, pod, false).is_none()
 }
 
-/// Whether nodes of a pool with these requirements and of this type can meet an alternative, labels
-/// aside that the offering decides. A key that neither defines is open when it is well known.
-pub(super) fn template_meets(
-    pool: &Requirements,
-    instance: &InstanceType,
-    alternative: &Requirements,
-) -> bool {
-    alternative.iter().all(|(key, wanted)| {
-        if instance.leaves_open(key) {
-            return true;
-        }
-        match (pool.get(key), instance.requirements.get(key)) {
-            (Some(pool), Some(own)) => {
-                let both = pool.intersect(own);
-                both.intersects(wanted)
-            }
-            (Some(found), None) | (None, Some(found)) => found.intersects(wanted),
-            (None, None) => initial_label(key).map_or(wanted.allows_absent(), |v| wanted.allows(v)),
-        }
-    })
-}
-
-/// Labels that every node of ours gets, whatever its pool.
-fn initial_label(key: &str) -> Option<&'static str> {
-    matches!(key, labels::REGISTERED | labels::INITIALIZED).then_some("true")
-}
-
 /// What the DaemonSets ask on a node of a pool and type.
 pub(super) fn daemon_requests(
     problem: &Problem,
@@ -128,7 +101,7 @@ pub(super) fn daemon_requests(
     for daemon in &problem.daemons {
         let fits = untolerated(&pool.taints, &daemon.tolerations).is_none()
             && daemon.node_alternatives().iter().any(|alternative| {
-                template_meets(&pool.requirements, instance, alternative)
+                instance.meets(&pool.requirements, alternative)
                     && zones_meet(pool.requirements.get(labels::ZONE), instance, alternative)
             });
         if fits {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::feasible::{overfull, room, template_meets};
+use super::feasible::{overfull, room};
 use super::problem::{Demand, Options, Problem};
 use super::solve::solve;
 use crate::model::labels;
@@ -354,7 +354,7 @@ fn most(problem: &Problem, pod: &PodShape, resource: &str) -> Option<i64> {
         for instance in slot.types.iter() {
             let requirements = &slot.pool.requirements;
             let labelled = requirements.conflict(&instance.requirements).is_none()
-                && alternatives.iter().any(|a| template_meets(requirements, instance, a));
+                && alternatives.iter().any(|a| instance.meets(requirements, a));
             if !labelled || instance.cheapest().is_none() {
                 continue;
             }

@@ -20,6 +20,7 @@ use crate::model::pod::PodShape;
 use crate::model::pool::Pool;
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
+use crate::model::room::Wanted;
 use crate::model::wire::pod::PodWire;
 
 /// Settings of a property with `own` cases, or with `PROPTEST_CASES` of them.
@@ -267,23 +268,31 @@ fn daemon_sets_take_their_room() {
 }
 
 #[test]
-fn the_largest_rooms_are_those_that_no_other_beats() {
-    let rooms = |pools: Vec<PoolSlot>, daemons: Vec<Arc<PodShape>>| {
-        let rooms = largest_rooms(pools, daemons);
-        rooms
-            .iter()
-            .map(|room| format!("{}m {}Mi", room.cpu, room.memory >> 20))
-            .collect::<Vec<_>>()
+fn rooms_are_what_daemon_sets_leave_on_the_types_of_a_pool() {
+    let found = |pools: Vec<PoolSlot>, daemons: Vec<Arc<PodShape>>, pod: &PodShape| {
+        let wanted = Wanted::of(pod);
+        let mut found = Vec::new();
+        for pool in rooms(pools, daemons).iter().filter(|pool| pool.lets_in(&wanted)) {
+            for room in pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted)) {
+                found.push(format!("{}m {}Mi", room.left.cpu, room.left.memory >> 20));
+            }
+        }
+        found
     };
+    let any = PodShape::default();
     let of_type = |name: &str| pool(name, 0, &[(labels::INSTANCE_TYPE, name)]);
-    assert_eq!(rooms(vec![on_demand()], vec![]), ["15900m 130816Mi"]);
-    assert_eq!(rooms(vec![on_demand()], vec![sized("500m", "1Gi")]), ["15400m 129792Mi"]);
-    // One has most cpu, one has most memory, one has less of both.
-    assert_eq!(
-        rooms(vec![of_type("r.xlarge"), of_type("c.2xlarge"), of_type("c.large")], vec![]),
-        ["7900m 16128Mi", "3900m 32512Mi"]
-    );
-    assert!(rooms(vec![], vec![sized("500m", "1Gi")]).is_empty());
+    assert_eq!(found(vec![on_demand()], vec![], &any), ["15900m 130816Mi"]);
+    let daemon = sized("500m", "1Gi");
+    assert_eq!(found(vec![on_demand()], vec![Arc::clone(&daemon)], &any), ["15400m 129792Mi"]);
+    let selector = r#""nodeSelector":{"node.kubernetes.io/instance-type":"c.large"}"#;
+    let large = &*pod(selector, "");
+    let pools = vec![of_type("r.xlarge"), of_type("c.large"), on_demand()];
+    assert_eq!(found(pools, vec![], large), ["1900m 3840Mi", "1900m 3840Mi"]);
+    // A DaemonSet counts where it runs.
+    let there = pod(&format!("{},{selector}", requests("500m", "1Gi")), "");
+    assert_eq!(found(vec![on_demand()], vec![Arc::clone(&there)], &any), ["15900m 130816Mi"]);
+    assert_eq!(found(vec![on_demand()], vec![there], large), ["1400m 2816Mi"]);
+    assert!(found(vec![], vec![daemon], &any).is_empty());
 }
 
 #[test]

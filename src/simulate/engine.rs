@@ -19,7 +19,6 @@ use crate::model::pod::PodShape;
 use crate::model::requirement::Requirements;
 use crate::model::resources::Resources;
 use crate::model::wire::requests::ResourcesWire;
-use crate::model::workload::WorkloadKind;
 use crate::policy;
 use crate::schedule::{
     self, Demand, NodeSlot, Options, PoolSlot, Preference, Problem, Solution, relief,
@@ -63,13 +62,17 @@ pub enum SimulateError {
 pub fn simulate(mut input: Input, settings: &Settings) -> Result<Report, SimulateError> {
     let mut report = Report::default();
     let policies = policies(&input, &BTreeSet::new(), &mut report);
-    let door = expand::Door { policies: &policies, now: settings.now };
-    let pods = expand::pods(&mut input, &door);
     report.warnings.append(&mut input.warnings);
     pools::complete(&mut input, settings, &mut report);
+    let mut of_pools = Report::default();
+    let pools = pools::slots(&input, settings, &mut of_pools)?;
+    let now = settings.now;
+    let daemons = expand::daemons(&input, &policies, now);
+    let policies = policies.with_rooms(schedule::rooms(pools.clone(), daemons.clone()).into());
+    let pods = expand::pods(&mut input, &mut expand::Door { policies, now });
     findings(&input, &pods, &mut report);
-    let pools = pools::slots(&input, settings, &mut report)?;
-    let (problem, waiting) = problem(&input, &pods, pools);
+    report.warnings.append(&mut of_pools.warnings);
+    let (problem, waiting) = problem(&input, &pods, pools, daemons);
     let solution = schedule::solve(&problem);
     let violations = schedule::check::check(&problem, &solution);
     if !violations.is_empty() {
@@ -169,13 +172,8 @@ pub(super) fn problem(
     input: &Input,
     pods: &[Expanded],
     pools: Vec<PoolSlot>,
+    daemons: Vec<Arc<PodShape>>,
 ) -> (Problem, Vec<Vec<String>>) {
-    let daemons: Vec<Arc<PodShape>> = input
-        .workloads
-        .iter()
-        .filter(|(kind, _)| *kind == WorkloadKind::DaemonSet)
-        .map(|(_, workload)| Arc::new(workload.template_shape()))
-        .collect();
     let mut nodes = Vec::new();
     for node in &input.nodes {
         nodes.push(node_slot(node, pods, &daemons, &pools));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::input::Input;
-use crate::model::pod::Pod;
+use crate::model::pod::{Pod, PodPhase, PodShape};
 use crate::model::wire::pod::PodWire;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
@@ -30,34 +30,58 @@ impl Expanded {
     }
 }
 
-/// The policies that pods meet on their way in, and the moment at which they do.
+/// The policies that pods meet on their way in, and the moment at which they do. What ResourceQuotas
+/// leave is less after each pod.
 #[derive(Debug)]
-pub struct Door<'a> {
+pub struct Door {
     /// Policies.
-    pub policies: &'a Snapshot,
+    pub policies: Snapshot,
     /// Moment.
     pub now: Timestamp,
 }
 
-impl Door<'_> {
+impl Door {
     /// A pod is judged when it is made; one that runs was let in long ago.
-    fn preview(&self, pod: &mut PodWire, owner: (&str, &str)) -> Arc<Preview> {
+    fn admit(&mut self, mut pod: PodWire, owner: (&str, &str)) -> (PodWire, Arc<Preview>) {
         if pod.spec.node_name.is_some() {
             let spec = pod.spec.clone();
-            return Arc::new(Preview { spec, findings: Vec::new(), refusal: None });
+            let preview = Preview { spec, findings: Vec::new(), refusal: None, qos: None };
+            return (pod, Arc::new(preview));
         }
         let namespace = pod.metadata.namespace().to_owned();
-        let template = TemplateWire { metadata: pod.metadata.clone(), spec: pod.spec.clone() };
-        let preview = policy::preview(&template, &namespace, owner, self.policies, self.now);
+        let mut template = template(&pod);
+        let mut preview = policy::preview(&template, &namespace, owner, &self.policies, self.now);
         pod.spec = preview.spec.clone();
-        Arc::new(preview)
+        template.spec = preview.spec.clone();
+        if preview.refusal.is_none() && !is_over(&pod) {
+            preview.refusal = self
+                .policies
+                .refusing_quota(&template, &namespace, owner)
+                .map(|quota| format!("{} {namespace}/{}: {quota} refuses it", owner.0, owner.1));
+            if preview.refusal.is_none() {
+                self.policies.charge(&template, &namespace, owner);
+            }
+        }
+        (pod, Arc::new(preview))
     }
+}
+
+fn template(pod: &PodWire) -> TemplateWire {
+    TemplateWire { metadata: pod.metadata.clone(), spec: pod.spec.clone() }
+}
+
+fn is_over(pod: &PodWire) -> bool {
+    matches!(pod.status.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 /// All pods: those of the files, and those that workloads of the files will make. A pod that says
 /// that a workload of the files owns it stands for one of the workload's pods.
-pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
+pub fn pods(input: &mut Input, door: &mut Door) -> Vec<Expanded> {
     let mut all = Vec::new();
+    for pod in input.pods.iter().filter(|pod| pod.spec.node_name.is_some() && !is_over(pod)) {
+        let owner = owner(pod).unwrap_or(("Pod", pod.metadata.name()));
+        door.policies.charge(&template(pod), pod.metadata.namespace(), owner);
+    }
     for pod in &mut input.pods {
         if let (None, Some(class)) = (pod.spec.priority, &pod.spec.priority_class_name) {
             pod.spec.priority = input.priorities.get(class).copied();
@@ -65,7 +89,8 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
         let name = pod.metadata.name().to_owned();
         let owner = owner(pod).map(|(kind, name)| (kind.to_owned(), name.to_owned()));
         let owner = owner.unwrap_or_else(|| ("Pod".to_owned(), name));
-        let preview = door.preview(pod, (&owner.0, &owner.1));
+        let (admitted, preview) = door.admit(std::mem::take(pod), (&owner.0, &owner.1));
+        *pod = admitted;
         all.push(expanded(pod, preview));
     }
     let mut taken: BTreeSet<String> = all.iter().map(|pod| pod.key.clone()).collect();
@@ -96,8 +121,10 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
             continue;
         }
         let wanted = wanted(*kind, workload);
-        let mut pod = made(input, workload);
-        let preview = door.preview(&mut pod, (kind.name(), meta.name()));
+        let pod = made(input, workload);
+        // One pod is like the next, unless a quota counts them.
+        let counts = door.policies.has_quota(meta.namespace());
+        let mut admitted = None;
         let mut left = wanted.saturating_sub(u32::try_from(listed).unwrap_or(u32::MAX));
         // Pods of a StatefulSet are numbered, and have the claims of their number.
         let numbered = *kind == WorkloadKind::StatefulSet;
@@ -115,8 +142,13 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
                 }
             }
             left -= 1;
+            if counts {
+                admitted = None;
+            }
+            let owner = (kind.name(), meta.name());
+            let (pod, preview) = admitted.get_or_insert_with(|| door.admit(pod.clone(), owner));
             pod.metadata.name = Some(name);
-            let mut made = expanded(&pod, Arc::clone(&preview));
+            let mut made = expanded(pod, Arc::clone(preview));
             if !claims.is_empty() {
                 let shape = Arc::make_mut(&mut made.pod.shape);
                 shape.claims.extend(claims);
@@ -126,6 +158,17 @@ pub fn pods(input: &mut Input, door: &Door<'_>) -> Vec<Expanded> {
         }
     }
     all
+}
+
+/// A pod of each DaemonSet as it will be let in.
+pub(super) fn daemons(input: &Input, policies: &Snapshot, now: Timestamp) -> Vec<Arc<PodShape>> {
+    let sets = input.workloads.iter().filter(|(kind, _)| *kind == WorkloadKind::DaemonSet);
+    let shape = |(kind, workload): &(WorkloadKind, WorkloadWire)| {
+        let mut workload = workload.clone();
+        policy::settle(*kind, &mut workload, policies, now);
+        Arc::new(workload.template_shape())
+    };
+    sets.map(shape).collect()
 }
 
 /// How many pods a workload makes here: of a CronJob one run counts, of a DaemonSet none.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::LimitRange;
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::scheduling::v1beta1 as scheduling;
@@ -57,6 +57,8 @@ pub struct Input {
     pub profiles: Vec<DemandProfile>,
     /// LimitRanges by namespace and name: requests that they fill in are not missing.
     pub limit_ranges: BTreeMap<(String, String), LimitRange>,
+    /// ResourceQuotas by namespace and name.
+    pub quotas: BTreeMap<(String, String), ResourceQuota>,
     /// Priorities by class.
     pub priorities: BTreeMap<String, i32>,
     /// What stands beside workloads.
@@ -76,15 +78,19 @@ pub struct Input {
 }
 
 impl Input {
-    /// What LimitRanges ask, by namespace. Quotas are left out: those of a cluster are used up by the
-    /// very pods that are planned for.
+    /// What LimitRanges and ResourceQuotas ask, by namespace. What quotas say is used is left out: the
+    /// pods that use it are those of the input.
     pub(super) fn bounds(&self) -> BTreeMap<Arc<str>, Arc<Bounds>> {
-        let mut ranges: BTreeMap<&str, Vec<&LimitRange>> = BTreeMap::new();
+        let mut found: BTreeMap<&str, (Vec<&LimitRange>, Vec<ResourceQuota>)> = BTreeMap::new();
         for ((namespace, _), range) in &self.limit_ranges {
-            ranges.entry(namespace).or_default().push(range);
+            found.entry(namespace).or_default().0.push(range);
         }
-        let bounds = |ranges: Vec<&LimitRange>| Arc::new(Bounds::new(ranges, []));
-        ranges.into_iter().map(|(namespace, ranges)| (namespace.into(), bounds(ranges))).collect()
+        for ((namespace, _), quota) in &self.quotas {
+            let unused = ResourceQuota { status: None, ..quota.clone() };
+            found.entry(namespace).or_default().1.push(unused);
+        }
+        let bounds = |(ranges, quotas): (Vec<_>, Vec<_>)| Arc::new(Bounds::new(ranges, &quotas));
+        found.into_iter().map(|(namespace, of)| (namespace.into(), bounds(of))).collect()
     }
 
     /// Where an object without a namespace was read.
@@ -241,6 +247,12 @@ impl Sorter {
                 if let Some(range) = self.lenient::<LimitRange>(subject, value) {
                     let namespace = range.namespace().unwrap_or_else(|| "default".to_owned());
                     self.input.limit_ranges.insert((namespace, range.name_any()), range);
+                }
+            }
+            ("v1", "ResourceQuota") => {
+                if let Some(quota) = self.lenient::<ResourceQuota>(subject, value) {
+                    let namespace = quota.namespace().unwrap_or_else(|| "default".to_owned());
+                    self.input.quotas.insert((namespace, quota.name_any()), quota);
                 }
             }
             _ => return false,

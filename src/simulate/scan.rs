@@ -20,6 +20,8 @@ use super::input::Input;
 use super::pools;
 use super::report::Report;
 use crate::advice::{self, Advice, FleetNode, Market, Question, Subject};
+use crate::model::pod::PodShape;
+use crate::model::room::PoolRooms;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
 use crate::policy::{self, Action, ContainerKind, Policy, Preview, Resource, Rule, Snapshot};
@@ -129,6 +131,10 @@ const MODES: [(&str, Action); 3] =
 struct Scanner<'a> {
     input: &'a Input,
     slots: &'a [PoolSlot],
+    /// A pod of each DaemonSet.
+    daemons: Vec<Arc<PodShape>>,
+    /// What new nodes leave beside them.
+    rooms: Arc<[PoolRooms]>,
     /// Nodes that exist.
     fleet: &'a [FleetNode],
     /// The policies of the input.
@@ -154,6 +160,9 @@ pub fn scan(
     let fleet = room::fleet(&input, &fleet_pools);
     room::settle(&mut input);
     let slots = pools::slots(&input, settings, &mut Report::default())?;
+    let daemons = expand::daemons(&input, &configured, settings.now);
+    let rooms: Arc<[PoolRooms]> = schedule::rooms(slots.clone(), daemons.clone()).into();
+    let configured = configured.with_rooms(Arc::clone(&rooms));
     let units = units(&input, fleet.len());
     let mut scan = Scan { workloads: units.len(), ..Scan::default() };
     scan.notes.append(&mut input.warnings);
@@ -161,6 +170,8 @@ pub fn scan(
     let scanner = Scanner {
         input: &input,
         slots: &slots,
+        daemons,
+        rooms,
         fleet: &fleet,
         configured: &configured,
         exempt,
@@ -261,6 +272,7 @@ impl Scanner<'_> {
         let namespaces: BTreeMap<_, _> = namespaces.collect();
         Snapshot::new("scan", policies, Arc::new(namespaces), self.exempt.clone())
             .with_bounds(self.input.bounds())
+            .with_rooms(Arc::clone(&self.rooms))
     }
 
     fn offenders(&self, units: &[Unit], scan: &mut Scan) {
@@ -332,7 +344,8 @@ impl Scanner<'_> {
 
     fn mode(&self, name: &str, policies: &Snapshot, base: Option<(usize, f64)>) -> Mode {
         let mut copy = self.input.clone();
-        let pods = expand::pods(&mut copy, &Door { policies, now: self.settings.now });
+        let mut door = Door { policies: policies.clone(), now: self.settings.now };
+        let pods = expand::pods(&mut copy, &mut door);
         let count = |wanted: &dyn Fn(&Preview) -> bool| {
             let found = pods.iter().filter(|pod| wanted(&pod.preview)).count();
             u32::try_from(found).unwrap_or(u32::MAX)
@@ -340,7 +353,8 @@ impl Scanner<'_> {
         let does = |preview: &Preview, what: fn(Action) -> bool| {
             preview.refusal.is_none() && preview.findings.iter().any(|f| what(f.action))
         };
-        let (mut problem, _) = engine::problem(&copy, &pods, self.slots.to_vec());
+        let (mut problem, _) =
+            engine::problem(&copy, &pods, self.slots.to_vec(), self.daemons.clone());
         problem.options.bound = false;
         let solution = schedule::solve(&problem);
         let nodes = solution.new_nodes.len();
@@ -363,7 +377,7 @@ impl Scanner<'_> {
     fn advise(&self, units: &[Unit], scan: &mut Scan) {
         let market = Market {
             pools: self.slots.to_vec(),
-            daemons: room::daemons(self.input),
+            daemons: self.daemons.clone(),
             namespaces: self.input.namespaces.clone(),
         };
         for unit in units.iter().filter(|unit| !self.exempt.contains(unit.namespace())) {

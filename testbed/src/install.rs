@@ -225,13 +225,13 @@ impl Chart {
         Ok(())
     }
 
-    /// Waits until the container's own probe says that it is ready.
+    /// Waits until the container says that it is ready, on the port of its probes. The kubelet does not
+    /// ask a provisioner for it.
     pub async fn ready(&self, container: &str) -> Result<()> {
-        let probe = self.container(container)?.readiness_probe.clone().context("no probe")?;
+        let probe = self.container(container)?.liveness_probe.clone().context("no probe")?;
         let probe = probe.http_get.context("the probe is no GET")?;
         let IntOrString::String(port) = &probe.port else { bail!("the port has no name") };
-        let path = probe.path.unwrap_or_default();
-        let url = format!("http://{}{path}", self.address(port)?);
+        let url = format!("http://{}/readyz", self.address(port)?);
         poll::until(&format!("{container} is ready"), DEADLINE, async || {
             let reply = http::get(&url).await?;
             ensure!(reply.status == 200, "{}", reply.text());

@@ -142,7 +142,14 @@ async fn owners(door: &Door) -> Result<()> {
     });
     let answer = door.workload(&door.prod, &job, "").await?;
     ensure!(answer.code == 201, "{answer:?}");
-    has(&answer, &["pods get 200m (policy jobs)", "pods get 256Mi (policy jobs)"])?;
+    has(
+        &answer,
+        &[
+            "pods get 200m (policy jobs)",
+            "pods get 256Mi (policy jobs)",
+            "pods: quality of service becomes Burstable, was BestEffort",
+        ],
+    )?;
     let pods = Api::<Pod>::namespaced(door.client.clone(), &door.prod);
     let of_job = ListParams::default().labels("job-name=sum");
     poll::until("the Job's pod", DEADLINE, async || {
@@ -189,7 +196,8 @@ async fn dry_runs(door: &mut Door) -> Result<()> {
     ensure!(door.reviews(&labels).await? >= before + 1.0, "the dry run did not reach us");
     let web = |name: &str| deployment(name, &json!({"size": "small"}), &json!({}));
     let advised = door.workload(&test, &web("dry"), "?dryRun=All").await?;
-    has(&advised, &["pods get 50m (policy small)", "pods get 64Mi (policy small)"])?;
+    let qos = "pods: quality of service becomes Burstable, was BestEffort";
+    has(&advised, &["pods get 50m (policy small)", "pods get 64Mi (policy small)", qos])?;
 
     small["metadata"]["name"] = "real".into();
     let real = pod(&door.client, &prod, &small).await?;

@@ -22,7 +22,8 @@ use super::world::DEADLINE;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_harbinger");
 
 /// Requests of the subject under `Default` with 100m and 128Mi, as cpu/memory: `-` is absent, `x` a
-/// pod that is refused. The columns are: the pod's only container; beside another that asks for 50m
+/// pod that is refused. In `storage` environments ephemeral-storage is third, under 1Gi; in `whole` the pod
+/// asks for 256Mi of memory as a whole. The columns are: the pod's only container; beside another that asks for 50m
 /// and 64Mi with a limit of 64Mi of memory, as main container, sidecar and init container.
 const TABLE: &str = "
 environment   state    only        main        sidecar     init
@@ -71,7 +72,28 @@ besteffort    zero     0/0         x           x           x
 besteffort    partial  x           x           x           x
 besteffort    limits   x           x           x           x
 besteffort    capped   x           x           x           x
+ratio         missing  x           x           x           x
+ratio         zero     x           x           x           x
+ratio         partial  x           x           x           x
+ratio         limits   80m/80Mi    80m/80Mi    80m/80Mi    80m/80Mi
+ratio         capped   100m/80Mi   100m/80Mi   100m/80Mi   100m/80Mi
+ratio         wide     100m/256Mi  100m/256Mi  100m/256Mi  100m/256Mi
+whole         missing  100m/-      100m/-      100m/-      100m/-
+whole         zero     100m/0      100m/0      100m/0      100m/0
+whole         partial  60m/-       60m/-       60m/-       60m/-
+whole         limits   80m/80Mi    80m/80Mi    80m/80Mi    80m/80Mi
+whole         capped   100m/0      100m/0      100m/0      100m/0
+storage       missing  100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi
+storage       zero     100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi    100m/128Mi/1Gi
+storage       limits   80m/80Mi/1Gi      80m/80Mi/1Gi      80m/80Mi/1Gi      80m/80Mi/1Gi
+storage-max   missing  100m/128Mi/512Mi  100m/128Mi/512Mi  100m/128Mi/512Mi  100m/128Mi/512Mi
+storage-max   limits   80m/80Mi/512Mi    80m/80Mi/512Mi    80m/80Mi/512Mi    80m/80Mi/512Mi
+storage-quota missing  100m/128Mi/768Mi  100m/128Mi/512Mi  100m/128Mi/512Mi  100m/128Mi/768Mi
+storage-quota zero     100m/128Mi/768Mi  100m/128Mi/512Mi  100m/128Mi/512Mi  100m/128Mi/768Mi
+storage-quota limits   80m/80Mi/768Mi    80m/80Mi/512Mi    80m/80Mi/512Mi    80m/80Mi/768Mi
 ";
+
+const STORAGE: &str = "ephemeral-storage";
 
 const MODES: [&str; 6] = ["Off", "Shadow", "Warn", "Default", "DefaultAndVerify", "Deny"];
 
@@ -89,6 +111,9 @@ fn bounds(environment: &str) -> Value {
         "roomy" => quota(json!({"hard": {"requests.cpu": "10", "requests.memory": "10Gi"}})),
         "tight" => quota(json!({"hard": {"requests.memory": "128Mi"}})),
         "scarce" => quota(json!({"hard": {"requests.memory": "80Mi"}})),
+        "ratio" => range(json!({"type": "Container", "maxLimitRequestRatio": {"memory": "2"}})),
+        "storage-max" => range(json!({"type": "Container", "max": {STORAGE: "512Mi"}})),
+        "storage-quota" => quota(json!({"hard": {"requests.ephemeral-storage": "768Mi"}})),
         "besteffort" => quota(json!({"hard": {"pods": "0"}, "scopes": ["NotBestEffort"]})),
         _ => Value::Null,
     }
@@ -100,16 +125,20 @@ fn resources(state: &str) -> Value {
         "zero" => json!({"requests": {"cpu": "0", "memory": "0"}}),
         "partial" => json!({"requests": {"cpu": "60m"}}),
         "limits" => json!({"limits": {"cpu": "80m", "memory": "80Mi"}}),
+        "wide" => json!({"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "512Mi"}}),
         _ => json!({"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "80Mi"}}),
     }
 }
 
-fn pod(kind: &str, state: &str) -> Value {
+fn pod(environment: &str, kind: &str, state: &str) -> Value {
     let mut subject = json!({"name": "subject", "image": "i", "resources": resources(state)});
-    let other = json!({"name": "other", "image": "i", "resources": {
+    let mut other = json!({"name": "other", "image": "i", "resources": {
         "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"},
     }});
-    let spec = match kind {
+    if has_storage(environment) {
+        other["resources"]["requests"][STORAGE] = "256Mi".into();
+    }
+    let mut spec = match kind {
         "only" => json!({"containers": [subject]}),
         "main" => json!({"containers": [other, subject]}),
         kind => {
@@ -119,11 +148,32 @@ fn pod(kind: &str, state: &str) -> Value {
             json!({"containers": [other], "initContainers": [subject]})
         }
     };
+    if environment == "whole" {
+        spec["resources"] = json!({"requests": {"memory": "256Mi"}});
+    }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})
 }
 
+/// Whether the policies speak about ephemeral-storage.
+fn has_storage(environment: &str) -> bool {
+    environment.starts_with("storage")
+}
+
 /// Requests that are absent or zero once the API server and the LimitRange have filled in theirs.
-fn lacking(environment: &str, state: &str) -> usize {
+fn lacking(case: &Case, mode: &str) -> usize {
+    let Case { environment, state, kind, .. } = case;
+    if *environment == "whole" {
+        // The pod asks for memory itself. What some container asks of cpu the API server makes the pod's
+        // own request, after pods are changed and before they are refused or warned about.
+        let summed = *kind != "only" && !mode.starts_with("Default");
+        return usize::from(matches!(*state, "missing" | "zero" | "capped") && !summed);
+    }
+    let storage = usize::from(matches!(*environment, "storage" | "storage-quota"));
+    storage + usual(environment, state)
+}
+
+/// The same of cpu and memory.
+fn usual(environment: &str, state: &str) -> usize {
     let memory_is_filled = matches!(environment, "max" | "default" | "min");
     let cpu_is_filled = matches!(environment, "default" | "min");
     match state {
@@ -162,7 +212,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Requests of the subject, as in [`TABLE`].
-fn shown(answer: &Answer) -> Result<String> {
+fn shown(environment: &str, answer: &Answer) -> Result<String> {
     if answer.code != 201 {
         return Ok("x".to_owned());
     }
@@ -171,13 +221,16 @@ fn shown(answer: &Answer) -> Result<String> {
     let subject = all.into_iter().find(|c| c["name"] == "subject").context("no subject")?;
     let amount =
         |name: &str| subject["resources"]["requests"][name].as_str().unwrap_or("-").to_owned();
-    Ok(format!("{}/{}", amount("cpu"), amount("memory")))
+    let third = has_storage(environment).then(|| format!("/{}", amount(STORAGE)));
+    Ok(format!("{}/{}{}", amount("cpu"), amount("memory"), third.unwrap_or_default()))
 }
 
 /// The spec without requests and without what the API server makes up anew each time.
 fn rest(answer: &Answer) -> Value {
     let mut spec = answer.object["spec"].clone();
     spec["volumes"].take();
+    // What the containers of a pod with requests of its own ask of cpu, the API server adds up there.
+    spec["resources"]["requests"]["cpu"].take();
     for list in ["containers", "initContainers"] {
         for container in spec[list].as_array_mut().into_iter().flatten() {
             container["volumeMounts"].take();
@@ -188,8 +241,8 @@ fn rest(answer: &Answer) -> Value {
 }
 
 fn judge(case: &Case, mode: &str, without: &Answer, with: &Answer) -> Result<()> {
-    let missing = lacking(case.environment, case.state);
-    let (before, after) = (shown(without)?, shown(with)?);
+    let missing = lacking(case, mode);
+    let (before, after) = (shown(case.environment, without)?, shown(case.environment, with)?);
     let ours = with.message().contains("harbinger.sh");
     if mode == "Deny" && missing > 0 {
         ensure!(after == "x", "was let in as {after}");
@@ -219,7 +272,12 @@ fn judge(case: &Case, mode: &str, without: &Answer, with: &Answer) -> Result<()>
         "Off" | "Shadow" => 0,
         _ => missing,
     };
-    let warnings = &with.warnings;
+    let (classes, warnings): (Vec<&String>, Vec<&String>) =
+        with.warnings.iter().partition(|warning| warning.contains("quality of service"));
+    if before != "x" {
+        let class = |answer: &Answer| answer.object["status"]["qosClass"].clone();
+        ensure!((class(with) == class(without)) == classes.is_empty(), "{classes:?}");
+    }
     ensure!(warnings.len() == told, "{warnings:?}");
     for warning in warnings {
         ensure!(warning.contains("\"subject\""), "{warning}");
@@ -250,7 +308,9 @@ async fn door() -> Result<(Plane, Chart, testbed::process::Process)> {
             let namespace = name(environment, mode);
             objects.push(json!({
                 "apiVersion": "v1", "kind": "Namespace",
-                "metadata": {"name": namespace, "labels": {"mode": mode}},
+                "metadata": {"name": namespace, "labels": {
+                    "mode": mode, "storage": has_storage(environment).to_string(),
+                }},
             }));
             let mut object = bounds(environment);
             if !object.is_null() {
@@ -260,25 +320,29 @@ async fn door() -> Result<(Plane, Chart, testbed::process::Process)> {
             }
         }
     }
-    for mode in MODES {
+    for (mode, storage) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
         let rule = |resource: &str, amount: &str| match mode {
             "Warn" | "Deny" => json!({"resource": resource, "action": mode}),
             _ => json!({"resource": resource, "action": mode, "default": amount}),
         };
+        let mut rules = vec![rule("cpu", "100m"), rule("memory", "128Mi")];
+        rules.extend(storage.then(|| rule(STORAGE, "1Gi")));
         objects.push(json!({
             "apiVersion": "harbinger.sh/v1alpha1", "kind": "RequestPolicy",
-            "metadata": {"name": mode.to_lowercase()},
+            "metadata": {"name": format!("{}-{storage}", mode.to_lowercase())},
             "spec": {
                 "match": {
-                    "namespaceSelector": {"matchLabels": {"mode": mode}},
+                    "namespaceSelector": {
+                        "matchLabels": {"mode": mode, "storage": storage.to_string()},
+                    },
                     "containerKinds": ["Main", "Init", "Sidecar"],
                 },
-                "rules": [rule("cpu", "100m"), rule("memory", "128Mi")],
+                "rules": rules,
             },
         }));
     }
     let excluded = format!("webhook.excludedNamespaces={{{}}}", excluded.join(","));
-    let values = ["certificates.mode=selfManaged", &excluded];
+    let values = ["certificates.mode=selfManaged", "webhook.ephemeralStorage=true", &excluded];
     let chart = Chart::install(&plane, PROGRAM, &values, &[]).await?;
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     plane.kubectl(&["apply", "-f", "-"], &list.to_string()).await?;
@@ -297,7 +361,8 @@ async fn in_force(plane: &Plane) -> Result<()> {
         }
         for case in cases().iter().filter(|case| case.kind == "init") {
             for mode in MODES {
-                let (namespace, zero) = (name(case.environment, mode), pod("only", "zero"));
+                let namespace = name(case.environment, mode);
+                let zero = pod(case.environment, "only", "zero");
                 let answer = dry_pod(&client, &namespace, &zero).await?;
                 let acts = !answer.warnings.is_empty() || answer.code != 201;
                 ensure!(acts || matches!(mode, "Off" | "Shadow"), "{mode}: {answer:?}");
@@ -317,7 +382,7 @@ async fn every_pod_comes_out_as_the_table_says() -> Result<()> {
     let all = cases.iter().flat_map(|case| MODES.map(|mode| (case, mode)));
     let results: Vec<(bool, Option<String>)> = stream::iter(all)
         .map(async |(case, mode)| {
-            let pod = pod(case.kind, case.state);
+            let pod = pod(case.environment, case.kind, case.state);
             let without = dry_pod(&client, &name(case.environment, "alone"), &pod).await?;
             let with = dry_pod(&client, &name(case.environment, mode), &pod).await?;
             let wrong = judge(case, mode, &without, &with).err().map(|error| {

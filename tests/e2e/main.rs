@@ -9,6 +9,7 @@ mod admission;
 mod advice;
 mod audit;
 mod broken;
+mod burst;
 mod conformance;
 mod crash;
 mod crds;

@@ -23,10 +23,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use harbinger::admission::{Endpoint, PolicySource, Reviewer};
 use harbinger::api::requestpolicy::RequestPolicySpec;
-use harbinger::policy::{self, PodView, RequestMeta, Snapshot, User};
+use harbinger::model::requirement::Requirements;
+use harbinger::model::resources::Resources;
+use harbinger::model::room::{PoolRooms, Room};
+use harbinger::model::taints::{Taint, TaintEffect};
+use harbinger::policy::{self, Bounds, PodView, RequestMeta, Snapshot, User};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use mutate::Mutator;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Inputs between two looks at the clock.
 const ROUND: u64 = 256;
@@ -85,6 +90,43 @@ fn snapshot(specs: &[Value]) -> Snapshot {
     )
 }
 
+/// Puts a world around policies, as far as it can be read.
+fn in_world(snapshot: Snapshot, world: &Value) -> Snapshot {
+    fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
+        serde_json::from_value(value.clone()).ok()
+    }
+    let range: Option<LimitRange> =
+        read(&json!({ "metadata": { "name": "lr" }, "spec": { "limits": world["limits"] } }));
+    let quotas = world["quotas"].as_array().into_iter().flatten().filter_map(|quota| {
+        let status = json!({ "hard": quota["hard"], "used": quota["used"] });
+        read(&json!({ "metadata": { "name": "q" }, "spec": quota, "status": status }))
+    });
+    let quotas: Vec<ResourceQuota> = quotas.collect();
+    let nodes = world["nodes"].as_array().into_iter().flatten().filter_map(|node| {
+        let left = Resources::new(node[0].as_i64()?, node[1].as_i64()?.checked_mul(1 << 20)?);
+        Some(Room { left, ..Room::default() })
+    });
+    let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
+    let taint = Taint::new("gpu", TaintEffect::NoSchedule);
+    let open = PoolRooms::new(Vec::new(), Requirements::new(), nodes.clone().collect());
+    let closed = PoolRooms::new(vec![taint], Requirements::from_labels(&labels), nodes.collect());
+    snapshot
+        .with_bounds(BTreeMap::from([("shop".into(), Arc::new(Bounds::new(&range, &quotas)))]))
+        .with_rooms(Arc::new([open, closed]))
+}
+
+/// Worlds, and mutations of them.
+fn worlds() -> Vec<Value> {
+    let mut mutator = Mutator::new(first_seed());
+    let mut worlds = seeds::worlds();
+    for at in 0..200 {
+        let mut world = worlds[at].clone();
+        mutator.tree(&mut world);
+        worlds.push(world);
+    }
+    worlds
+}
+
 /// Whatever comes in as a review, the answer is a review or a line of text, and nothing panics.
 #[test]
 fn reviews() {
@@ -118,22 +160,23 @@ fn reviews() {
 /// Any policy that can be read and compiled decides about any pod that can be read.
 #[test]
 fn policies() {
-    let (specs, pods) = (seeds::policies(), seeds::pods());
+    let (specs, pods, worlds) = (seeds::policies(), seeds::pods(), worlds());
     run("policies", |mutator| {
         let mut spec = mutator.pick(&specs).clone();
         mutator.tree(&mut spec);
         let mut pod = mutator.pick(&pods).clone();
         mutator.tree(&mut pod);
+        let world = mutator.pick(&worlds);
         let text = pod.to_string();
         let decided = catch_unwind(AssertUnwindSafe(|| {
-            let snapshot = snapshot(std::slice::from_ref(&spec));
+            let snapshot = in_world(snapshot(std::slice::from_ref(&spec)), world);
             if let Ok(view) = PodView::parse(&text) {
                 let meta = RequestMeta { namespace: "shop", now: now(), user: User::default() };
                 let decision = policy::decide(&view, &meta, &snapshot);
                 drop((decision.mutation_warnings(), decision.validation_warnings()));
             }
         }));
-        decided.map_err(|_| ("panic".to_owned(), format!("{spec}\n{pod}")))
+        decided.map_err(|_| ("panic".to_owned(), format!("{spec}\n{world}\n{pod}")))
     });
 }
 
@@ -141,14 +184,20 @@ fn policies() {
 #[test]
 fn patches() {
     let pods = seeds::pods();
-    let snapshots: Vec<Snapshot> =
-        seeds::policies().into_iter().map(|spec| snapshot(&[spec])).collect();
+    let mut snapshots: Vec<(Value, Snapshot)> = Vec::new();
+    for spec in seeds::policies() {
+        let all = worlds().into_iter();
+        snapshots.extend(all.map(|world| {
+            let snapshot = in_world(snapshot(std::slice::from_ref(&spec)), &world);
+            (world, snapshot)
+        }));
+    }
     run("patches", |mutator| {
         let mut pod = mutator.pick(&pods).clone();
         mutator.tree(&mut pod);
-        let snapshot = mutator.pick(&snapshots);
+        let (world, snapshot) = mutator.pick(&snapshots);
         let text = pod.to_string();
-        let wrong = |why: String| (why, text.clone());
+        let wrong = |why: String| (why, format!("{world}\n{text}"));
         let decide = |text: &str| -> Option<policy::Decision> {
             let view = PodView::parse(text).ok()?;
             let meta = RequestMeta { namespace: "shop", now: now(), user: User::default() };

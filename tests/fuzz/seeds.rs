@@ -34,6 +34,46 @@ pub(crate) fn pods() -> Vec<Value> {
             json!([]),
             json!({ "requests": { "memory": "1Gi" } }),
         ),
+        placed(),
+    ]
+}
+
+/// A pod that says where it may be.
+fn placed() -> Value {
+    let term = json!({ "key": "team", "operator": "In", "values": ["web", "db"] });
+    json!({
+        "metadata": { "name": "p" },
+        "spec": {
+            "containers": [{ "name": "c", "resources": { "limits": { "nvidia.com/gpu": "1" } } }],
+            "nodeSelector": { "kubernetes.io/arch": "arm64" },
+            "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{ "matchExpressions": [term] }],
+            } } },
+            "tolerations": [{ "key": "gpu", "operator": "Exists", "effect": "NoSchedule" }],
+        },
+    })
+}
+
+/// What namespaces bound pods by: items of a LimitRange, quotas, and what nodes leave, in millicores
+/// and mebibytes.
+pub(crate) fn worlds() -> Vec<Value> {
+    let container = json!({
+        "type": "Container", "min": { "cpu": "50m" }, "max": { "cpu": "2", "memory": "512Mi" },
+        "default": { "memory": "200Mi" }, "defaultRequest": { "cpu": "80m" },
+    });
+    let ratio = json!({ "type": "Container", "maxLimitRequestRatio": { "cpu": "1.5" } });
+    let pod = json!({ "type": "Pod", "max": { "memory": "300Mi", "ephemeral-storage": "1Gi" } });
+    let hard = json!({ "requests.cpu": "500m", "memory": "400Mi", "limits.cpu": "1", "pods": "2" });
+    let quota =
+        |scopes: Value, used: Value| json!({ "hard": hard, "scopes": scopes, "used": used });
+    vec![
+        json!({ "limits": [], "quotas": [], "nodes": [] }),
+        json!({ "limits": [container, pod], "quotas": [], "nodes": [] }),
+        json!({ "limits": [ratio], "quotas": [quota(json!([]), json!({}))], "nodes": [[200, 150]] }),
+        json!({
+            "limits": [], "nodes": [[100, 4096], [8000, 64]],
+            "quotas": [quota(json!(["NotBestEffort"]), json!({ "pods": "1", "memory": "380Mi" }))],
+        }),
     ]
 }
 

@@ -9,6 +9,7 @@
 mod advice;
 mod bad_input;
 mod behaviour;
+mod chart;
 mod cli;
 mod help;
 mod mutations;

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
 use super::support::*;
+use crate::admission::pressure::Pressure;
+use crate::admission::router::router;
 use crate::admission::*;
 
 #[tokio::test]
@@ -195,6 +200,99 @@ async fn without_memory_or_time_the_answer_is_allowed_with_a_warning() {
     // Then the budget is free again.
     let answer: Value = client.post("/mutate/pods", body).await.unwrap().json();
     assert!(answer["response"].get("patch").is_some());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_late_is_allowed_with_a_warning() {
+    let context = context(Arc::new(now), None);
+    let reviewer = Reviewer::new(
+        Arc::clone(&context.policies),
+        None,
+        Arc::default(),
+        Arc::clone(&context.metrics),
+        Arc::new(now),
+        false,
+    );
+    let pressure = Arc::new(Pressure::new(Duration::from_millis(250)));
+    let settings = settings(fixed(&issue(now())));
+    let router = router(Arc::new(reviewer), &settings, Arc::clone(&pressure));
+    let ask = async || {
+        let body = wire(&pod_review(&half_pod()));
+        let request = request(Method::POST, "/mutate/pods", "application/json", body);
+        let reply = router.clone().oneshot(request.map(axum::body::Body::new)).await.unwrap();
+        assert_eq!(reply.status(), StatusCode::OK);
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice::<Value>(&body).unwrap()
+    };
+    pressure.note(Duration::from_millis(250));
+    assert!(ask().await["response"].get("patch").is_some());
+    pressure.note(Duration::from_millis(251));
+    let late = ask().await;
+    assert_eq!(late["response"]["allowed"], true);
+    assert!(late["response"].get("patch").is_none());
+    let warning = late["response"]["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("overloaded"), "{warning}");
+    pressure.note(Duration::ZERO);
+    assert!(ask().await["response"].get("patch").is_some());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_closed_at_once() {
+    let made = issue(now());
+    let settings = Settings { connections: 4, ..settings(fixed(&made)) };
+    let server = start(settings, context(Arc::new(now), None)).await;
+    let body = pod_review(&half_pod()).to_string();
+    let mut kept = Vec::new();
+    for count in 1..=4 {
+        let mut client = Client::connect(server.addr, &made.ca, false).await;
+        let reply = client.post("/mutate/pods", body.clone()).await.unwrap();
+        // From more than half of them on, each answer makes room.
+        assert_eq!(reply.closes, count > 2, "{count}");
+        if count > 2 {
+            // It is gone with its answer; the next one stays, and says nothing.
+            client = Client::connect(server.addr, &made.ca, false).await;
+        }
+        kept.push(client);
+    }
+    let shed = || {
+        let reason = vec![("reason", "connections")];
+        server.metrics.connections_shed.get_or_create(&reason).get()
+    };
+    let end = tokio::time::Instant::now() + DEADLINE;
+    // The kernel takes it, the server closes it before a handshake.
+    while shed() == 0 {
+        if let Ok(client) = Client::try_connect(server.addr, &made.ca, false).await {
+            kept.push(client);
+        }
+        assert!(tokio::time::Instant::now() < end, "nothing was closed");
+    }
+    // Those that are there are served.
+    assert_eq!(kept[0].post("/mutate/pods", body.clone()).await.unwrap().status, StatusCode::OK);
+    drop(kept);
+    while Client::try_connect(server.addr, &made.ca, false).await.is_err() {
+        assert!(tokio::time::Instant::now() < end, "no room comes back");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_finds_no_room_is_given_up() {
+    let made = issue(now());
+    let settings = Settings { handshakes: 1, ..settings(fixed(&made)) };
+    let server = start(settings, context(Arc::new(now), None)).await;
+    // One that never says a word holds the only handshake.
+    let silent = TcpStream::connect(server.addr).await.unwrap();
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while Client::try_connect(server.addr, &made.ca, false).await.is_ok() {
+        assert!(tokio::time::Instant::now() < end, "the bound holds nobody back");
+    }
+    let reason = vec![("reason", "handshakes")];
+    assert!(server.metrics.connections_shed.get_or_create(&reason).get() >= 1);
+    drop(silent);
+    while Client::try_connect(server.addr, &made.ca, false).await.is_err() {
+        assert!(tokio::time::Instant::now() < end, "the handshake is not given back");
+    }
     server.stop().await;
 }
 

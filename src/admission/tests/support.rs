@@ -106,6 +106,7 @@ pub(super) fn settings(certificate: CertificateSource) -> Settings {
         drain_delay: Duration::ZERO,
         // Tests share two cores with builds.
         deadline: Duration::from_secs(20),
+        late_after: Duration::from_secs(20),
         ..Settings::new(any, any, certificate)
     }
 }

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::resources::Resources;
+use crate::model::requirement::Requirement;
+use crate::model::taints::{Taint, TaintEffect};
 use crate::model::wire::workload::TemplateWire;
 
 fn range(items: &Value) -> LimitRange {
@@ -27,7 +28,7 @@ fn world(ranges: &[LimitRange], quotas: &[ResourceQuota], nodes: &[Resources]) -
     let bounds = Arc::new(Bounds::new(ranges, quotas));
     snapshot(vec![policy("p", &rules)])
         .with_bounds(BTreeMap::from([("shop".into(), bounds)]))
-        .with_largest_nodes(nodes.into())
+        .with_rooms(rooms(nodes))
 }
 
 fn pod(containers: &Value) -> Value {
@@ -236,6 +237,59 @@ fn no_default_is_larger_than_the_largest_node() {
 }
 
 #[test]
+fn only_nodes_that_take_the_pod_count() {
+    let room = |name: &str, memory: i64| {
+        let mut labels = Requirements::new();
+        labels.insert("node.kubernetes.io/instance-type", Requirement::one_of([name]));
+        let left = Resources::new(4000, memory << 20);
+        Room { labels: Arc::new(labels), left }
+    };
+    let mut device = room("gpu", 100);
+    device.left.set("nvidia.com/gpu", 1);
+    let open = PoolRooms::new(
+        Vec::new(),
+        Requirements::from_labels(&Labels::from([("team".to_owned(), "web".to_owned())])),
+        vec![room("small", 64), room("usual", 128), device],
+    );
+    let taint = Taint::new("batch", TaintEffect::NoSchedule);
+    let batch = PoolRooms::new(vec![taint], Requirements::new(), vec![room("big", 512)]);
+    let pools: Arc<[PoolRooms]> = Arc::new([open, batch]);
+    let term = |key: &str, values: Value| {
+        let term = json!({ "key": key, "operator": "In", "values": values });
+        let terms = json!([{ "matchExpressions": [term] }]);
+        let required = json!({ "nodeSelectorTerms": terms });
+        json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } })
+    };
+    let instance_type = "node.kubernetes.io/instance-type";
+    for (spec, expected) in [
+        (json!({}), "250m/128Mi"),
+        (json!({ "tolerations": [{ "key": "batch", "operator": "Exists" }] }), "250m/256Mi"),
+        (json!({ "nodeSelector": { instance_type: "small" } }), "250m/64Mi"),
+        (json!({ "affinity": term(instance_type, json!(["small", "big"])) }), "250m/64Mi"),
+        (json!({ "nodeSelector": { "team": "web" } }), "250m/128Mi"),
+        // No node of ours takes it, so none bounds it.
+        (json!({ "nodeSelector": { "team": "db" } }), "250m/256Mi"),
+        (json!({ "nodeSelector": { instance_type: "big" } }), "250m/256Mi"),
+        (json!({ "nodeSelector": null, "affinity": null, "tolerations": null }), "250m/128Mi"),
+    ] {
+        let snapshot = world(&[], &[], &[]).with_rooms(Arc::clone(&pools));
+        let mut object = pod(&json!([{ "name": "a" }]));
+        object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        assert_eq!(requests(&object, &snapshot), expected, "{spec}");
+        // Templates say the same.
+        let template = json!({ "spec": object["spec"] });
+        let template: TemplateWire = serde_json::from_value(template).unwrap();
+        let shape = effective_shape(&template, "shop", ("Deployment", "web"), &snapshot, now());
+        let memory = Resource::Memory.format(shape.containers[0].resources.effective().memory);
+        assert_eq!(format!("250m/{memory}"), expected, "{spec}");
+    }
+    let resources = json!({ "limits": { "nvidia.com/gpu": "1" } });
+    let snapshot = world(&[], &[], &[]).with_rooms(pools);
+    let with_device = pod(&json!([{ "name": "a", "resources": resources }]));
+    assert_eq!(requests(&with_device, &snapshot), "250m/100Mi");
+}
+
+#[test]
 fn each_change_is_told_and_recorded() {
     let ranges = [range(&json!([{ "type": "Container", "max": { "memory": "100Mi" } }]))];
     let quotas = [quota("team", &json!({ "hard": { "requests.cpu": "5m" } }), &json!({}))];
@@ -271,7 +325,8 @@ fn templates_are_told_the_amounts_that_their_pods_will_get() {
     // Memory gets the LimitRange's own default.
     assert_eq!(told, ["container \"a\" has no cpu request; pods get 250m (policy p)"]);
     let told = advise(&template, "other", ("Deployment", "web"), &snapshot, now());
-    assert_eq!(told.len(), 2, "bounds are of their namespace: {told:?}");
+    assert_eq!(told.len(), 3, "bounds are of their namespace: {told:?}");
+    assert_eq!(told[2], "pods: quality of service becomes Burstable, was BestEffort");
 }
 
 #[test]
@@ -327,4 +382,37 @@ fn bounds_from_above_are_rounded_down() {
         &json!({ "requests.cpu": "199900u" }),
     );
     assert_eq!(requests(&one(&zero()), &world(&[], &[quota], &[])), "100m/256Mi");
+}
+
+#[test]
+fn a_changed_quality_of_service_is_told_and_recorded() {
+    let with = |resources: Value| json!([{ "name": "a", "resources": resources }]);
+    let both = |cpu: &str, memory: &str| json!({ "cpu": cpu, "memory": memory });
+    for (containers, expected) in [
+        (json!([{ "name": "a" }]), Some("Burstable, was BestEffort")),
+        (with(zero()), Some("Burstable, was BestEffort")),
+        (with(json!({ "requests": { "cpu": "1" } })), None),
+        // The limits are below the defaults, so that requests become what they are.
+        (
+            with(json!({ "requests": both("0", "0"), "limits": both("100m", "64Mi") })),
+            Some("Guaranteed, was Burstable"),
+        ),
+        (with(json!({ "requests": both("0", "0"), "limits": both("1", "64Mi") })), None),
+        (with(json!({ "limits": both("1", "64Mi") })), None),
+    ] {
+        let text = pod(&containers).to_string();
+        let decision = decide_text(&text, &world(&[], &[], &[]));
+        let line = expected.map(|change| format!("pod: quality of service becomes {change}"));
+        let told = decision.mutation_warnings();
+        let told = told.iter().find(|line| line.contains("quality of service"));
+        assert_eq!(told, line.as_ref(), "{containers}");
+        let after: Value = serde_json::from_str(&patched(&text, &decision)).unwrap();
+        let record = after["metadata"]["annotations"][RECORD_ANNOTATION].as_str();
+        let record: Value = record.map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        assert_eq!(record["qos"].as_str(), expected, "{containers}");
+    }
+    // What a pod asks for as a whole decides alone.
+    let mut whole = pod(&json!([{ "name": "a" }]));
+    whole["spec"]["resources"] = json!({ "requests": { "cpu": "1" } });
+    assert_eq!(decide_text(&whole.to_string(), &world(&[], &[], &[])).qos, None);
 }

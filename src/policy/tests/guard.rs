@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::guard::Guard;
 use crate::model::failure::Failure;
-use crate::model::resources::Resources;
 use crate::model::wire::workload::TemplateWire;
 
 /// A pod of the Deployment `web` used 1 GiB in its container `app`.
@@ -79,8 +78,8 @@ fn a_floor_keeps_within_limits_and_the_largest_node() {
     assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "512Mi");
     assert_eq!(decision.findings[0].clamps.len(), 2);
 
-    let nodes: Arc<[Resources]> = [Resources::new(4000, 800 << 20)].into();
-    let snapshot = world(Action::Default).with_largest_nodes(nodes);
+    let nodes = rooms(&[Resources::new(4000, 800 << 20)]);
+    let snapshot = world(Action::Default).with_rooms(nodes);
     let (after, _) = request(&pod("web-5d9c", &json!({})), &snapshot);
     // Both defaults shrink by the same factor: 1229 and 256 to 800 together.
     let containers = &after["spec"]["containers"];

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::resources::Resources;
 use crate::model::wire::workload::TemplateWire;
 use crate::usage::{self, Book, Estimates, Measure, Namespace, Sample};
 
@@ -121,8 +120,8 @@ fn the_policy_and_all_that_bounds_defaults_bound_what_is_learned() {
     assert_eq!(memory(&least), ("1Gi".to_owned(), vec!["the policy's min".to_owned()]));
     let most = learning(Action::Default, None, Some(64 << 20));
     assert_eq!(memory(&most), ("64Mi".to_owned(), vec!["the policy's max".to_owned()]));
-    let node: Arc<[Resources]> = [Resources::new(4000, 200 << 20)].into();
-    let small = learning(Action::Default, None, None).with_largest_nodes(node);
+    let node = rooms(&[Resources::new(4000, 200 << 20)]);
+    let small = learning(Action::Default, None, None).with_rooms(node);
     assert_eq!(memory(&small), ("200Mi".to_owned(), vec!["the largest node".to_owned()]));
 }
 

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::model::resources::Resources;
 
 fn quantity() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -179,7 +178,7 @@ proptest! {
         let (bounds, nodes) = bounds;
         let snapshot = snapshot(vec![policy("p", &rules)])
             .with_bounds(BTreeMap::from([("shop".into(), Arc::new(bounds))]))
-            .with_largest_nodes(nodes.into());
+            .with_rooms(rooms(&nodes));
         let text = pod.to_string();
         let decision = decide_text(&text, &snapshot);
         prop_assert!(decision.patch_dropped.is_none());

@@ -81,5 +81,6 @@ fn sleeps_and_requests_come_in_one_patch() {
     let container = &object["spec"]["containers"][1];
     assert_eq!(container["resources"]["requests"]["cpu"], "250m");
     assert_eq!(container["lifecycle"]["preStop"]["sleep"]["seconds"], 7);
-    assert_eq!(decision.mutation_warnings().len(), 3);
+    // Two requests, the quality of service, the sleep.
+    assert_eq!(decision.mutation_warnings().len(), 4, "{:?}", decision.mutation_warnings());
 }

@@ -233,7 +233,7 @@ fn the_record_adds_up_over_rounds_and_its_key_is_escaped() {
     let record = after["metadata"]["annotations"][RECORD_ANNOTATION].as_str().unwrap();
     assert_eq!(
         record,
-        r#"{"policies":["p"],"set":{"app":{"cpu":"250m"},"proxy":{"cpu":"250m"}},"v":1}"#
+        r#"{"policies":["p"],"qos":"Burstable, was BestEffort","set":{"app":{"cpu":"250m"},"proxy":{"cpu":"250m"}},"v":1}"#
     );
     assert!(decide_text(&after.to_string(), &snapshot).patch.is_empty());
 }

@@ -1,15 +1,13 @@
 //! What a scan counts: workloads and bare pods, and the nodes that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::advice::{FleetNode, price_of};
 use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
-use crate::model::pod::{PodPhase, PodShape};
+use crate::model::pod::PodPhase;
 use crate::model::resources::Resources;
 use crate::model::wire::pod::PodStatusWire;
-use crate::model::workload::WorkloadKind;
 use crate::schedule::PoolSlot;
 use crate::simulate::input::Input;
 
@@ -87,14 +85,4 @@ pub(super) fn settle(input: &mut Input) {
         !dropped.contains(&key)
     });
     input.nodes.clear();
-}
-
-/// One pod of each DaemonSet.
-pub(super) fn daemons(input: &Input) -> Vec<Arc<PodShape>> {
-    input
-        .workloads
-        .iter()
-        .filter(|(kind, _)| *kind == WorkloadKind::DaemonSet)
-        .map(|(_, workload)| Arc::new(workload.template_shape()))
-        .collect()
 }

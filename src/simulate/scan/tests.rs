@@ -153,3 +153,24 @@ spec: {limits: [{type: Container, defaultRequest: {cpu: 500m, memory: 1Gi}}]}
     let none = |scan: &Scan| scan.modes.iter().find(|mode| mode.mode == "none").unwrap().clone();
     assert!(none(&scan).per_month > none(&scanned(FILES)).per_month);
 }
+
+#[test]
+fn quotas_count_the_pods_of_each_mode() {
+    let quotas = r"
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: team, namespace: shop}
+spec: {hard: {requests.memory: 20Gi, pods: 20}}
+status: {hard: {requests.memory: 20Gi}, used: {requests.memory: 20Gi}}
+";
+    let text = format!("{FILES}{quotas}")
+        .replace("cpu, action: Default, default: '1'", "memory, action: Default, default: 1Gi");
+    let scan = scanned(&text);
+    let of = |name: &str| scan.modes.iter().find(|mode| mode.mode == name).unwrap();
+    // A pod of the Deployment has 3Gi; the bare one asks for no memory, which the quota insists on.
+    assert_eq!((of("none").refused, of("Warn").refused), (4 + 1, 4 + 1));
+    // It gets some where a policy gives it.
+    assert_eq!(of("Default").refused, 4);
+    assert!(of("none").nodes > 0);
+}

@@ -1,0 +1,248 @@
+//! What new nodes of each pool leave for a pod: a default beyond the largest that takes it would keep
+//! it waiting for ever.
+//!
+//! Types come from the built-in table as one region has them: what a type is does not depend on where
+//! it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+use tokio::sync::{mpsc, watch};
+
+use super::SystemClock;
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::nodepool::NodePool;
+use crate::api::project;
+use crate::cloud::catalog::{Catalog, PRICED_REGION, SpotPrices};
+use crate::cloud::settings::ClassSettings;
+use crate::cluster::Change;
+use crate::control::Clock as _;
+use crate::k8s::watch::{Place, Watches};
+use crate::model::instance::InstanceType;
+use crate::model::labels;
+use crate::model::money::MicroDollarsPerHour;
+use crate::model::pod::PodShape;
+use crate::model::requirement::Requirements;
+use crate::model::room::PoolRooms;
+use crate::model::wire::workload::WorkloadWire;
+use crate::model::workload::WorkloadKind;
+use crate::policy::{self, Snapshot};
+use crate::schedule::{self, PoolSlot};
+
+/// Changes that may wait to be folded.
+const QUEUE: usize = 64;
+
+#[expect(clippy::large_enum_variant, reason = "messages are few, and folded at once")]
+enum Message {
+    Pool(Change<Arc<str>, NodePool>),
+    Class(Change<Arc<str>, EC2NodeClass>),
+    Daemon(Change<Place, (Place, WorkloadWire)>),
+}
+
+/// Watches pools, classes and DaemonSets, and sends on what they come to when it changes. DaemonSets
+/// count with the requests that LimitRanges and `policies` give their pods, looked at again when
+/// `changed` says so.
+pub(super) fn follow<M: Send + 'static>(
+    watches: &Watches,
+    policies: Arc<ArcSwap<Snapshot>>,
+    mut changed: watch::Receiver<()>,
+    to: mpsc::Sender<M>,
+    wrap: fn(Arc<[PoolRooms]>) -> M,
+) {
+    let (sender, mut inbox) = mpsc::channel(QUEUE);
+    watches.pools(&sender, Message::Pool);
+    watches.classes(&sender, Message::Class);
+    watches.daemon_sets(&sender, Message::Daemon);
+    watches.tracker.spawn(async move {
+        let mut state = State::default();
+        loop {
+            let mut stale = tokio::select! {
+                message = inbox.recv() => match message {
+                    None => return,
+                    Some(message) => state.fold(message),
+                },
+                Ok(()) = changed.changed() => false,
+            };
+            while let Ok(message) = inbox.try_recv() {
+                stale |= state.fold(message);
+            }
+            if !state.listed.iter().all(|listed| *listed) {
+                continue;
+            }
+            let daemons = state.daemons(&policies.load(), SystemClock.now());
+            if !stale && state.last.is_some() && daemons == state.counted {
+                continue;
+            }
+            state.counted = daemons;
+            let rooms: Arc<[PoolRooms]> = state.rooms().into();
+            if state.last.as_ref() == Some(&rooms) {
+                continue;
+            }
+            state.last = Some(Arc::clone(&rooms));
+            if to.send(wrap(rooms)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[derive(Default)]
+struct State {
+    pools: Arc<BTreeMap<Arc<str>, Arc<NodePool>>>,
+    classes: Arc<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    daemon_sets: BTreeMap<Place, WorkloadWire>,
+    /// Pods of DaemonSets as the last rooms count them.
+    counted: Vec<Arc<PodShape>>,
+    /// Whether pools, classes and DaemonSets have been listed.
+    listed: [bool; 3],
+    last: Option<Arc<[PoolRooms]>>,
+}
+
+impl State {
+    /// Says whether something other than DaemonSets changed.
+    fn fold(&mut self, message: Message) -> bool {
+        let (at, is_list) = match &message {
+            Message::Pool(change) => (0, matches!(change, Change::Replace(_))),
+            Message::Class(change) => (1, matches!(change, Change::Replace(_))),
+            Message::Daemon(change) => (2, matches!(change, Change::Replace(_))),
+        };
+        self.listed[at] |= is_list;
+        match message {
+            Message::Pool(change) => change.fold_into(&mut self.pools, name_of),
+            Message::Class(change) => change.fold_into(&mut self.classes, name_of),
+            Message::Daemon(change) => {
+                match change {
+                    Change::Upsert((place, workload)) => {
+                        self.daemon_sets.insert(place, workload);
+                    }
+                    Change::Delete(place) => {
+                        self.daemon_sets.remove(&place);
+                    }
+                    Change::Replace(list) => self.daemon_sets = list.into_iter().collect(),
+                }
+                false
+            }
+        }
+    }
+
+    /// A pod of each DaemonSet as it will be let in.
+    fn daemons(&self, policies: &Snapshot, now: Timestamp) -> Vec<Arc<PodShape>> {
+        let shape = |workload: &WorkloadWire| {
+            let mut workload = workload.clone();
+            policy::settle(WorkloadKind::DaemonSet, &mut workload, policies, now);
+            Arc::new(workload.template_shape())
+        };
+        self.daemon_sets.values().map(shape).collect()
+    }
+
+    fn rooms(&self) -> Vec<PoolRooms> {
+        let Ok(catalog) = Catalog::built_in() else { return Vec::new() };
+        let mut types: BTreeMap<&str, Arc<[Arc<InstanceType>]>> = BTreeMap::new();
+        for (name, class) in self.classes.iter() {
+            let settings = ClassSettings::of(&class.spec);
+            let spot = SpotPrices::Discount(0);
+            if let Ok(offered) = catalog.instance_types(PRICED_REGION, &settings, &spot) {
+                types.insert(name, offered.into());
+            }
+        }
+        // The built-in zones are of one region; what a pool says of its own is laid over the rooms.
+        let (mut slots, mut places) = (Vec::new(), Vec::new());
+        for object in self.pools.values() {
+            let mut pool = project::pool(object);
+            let Some(types) = types.get(&*pool.class.name) else { continue };
+            let mut place = Requirements::new();
+            for key in [labels::REGION, labels::ZONE, labels::ZONE_ID] {
+                if let Some(own) = pool.requirements.remove(key) {
+                    place.insert(key, own);
+                }
+            }
+            places.push(place);
+            slots.push(PoolSlot {
+                types: Arc::clone(types),
+                remaining: pool.limits.clone(),
+                volume_price: MicroDollarsPerHour::ZERO,
+                pool: Arc::new(pool),
+            });
+        }
+        let rooms = schedule::rooms(slots, self.counted.clone());
+        rooms.into_iter().zip(places).map(|(rooms, place)| rooms.within(&place)).collect()
+    }
+}
+
+fn name_of<K: Resource>(object: &K) -> Arc<str> {
+    object.name_any().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::room::Wanted;
+    use crate::policy::Bounds;
+
+    fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Cpu of the largest room for a pod that selects nodes by a label.
+    fn largest(rooms: &[PoolRooms], key: &str, value: &str) -> Option<i64> {
+        let mut pod = PodShape::default();
+        let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        pod.node_selector = Requirements::from_labels(&labels);
+        let wanted = Wanted::of(&pod);
+        let open = rooms.iter().filter(|pool| pool.lets_in(&wanted));
+        let all = open
+            .flat_map(|pool| pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted)));
+        all.map(|room| room.left.cpu).max()
+    }
+
+    #[test]
+    fn pools_keep_their_zones_and_daemon_sets_count_as_they_are_let_in() {
+        let requirement =
+            |key: &str, value: &str| json!({ "key": key, "operator": "In", "values": [value] });
+        let pool = json!({
+            "metadata": { "name": "web" },
+            "spec": { "template": { "spec": {
+                "nodeClassRef": { "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "c" },
+                "requirements": [
+                    requirement(labels::INSTANCE_TYPE, "m5.large"),
+                    requirement(labels::ZONE, "eu-central-1a"),
+                ],
+            } } },
+        });
+        let class = json!({ "metadata": { "name": "c" }, "spec": {
+            "amiSelectorTerms": [{ "alias": "al2023@latest" }],
+            "subnetSelectorTerms": [{ "id": "s" }], "securityGroupSelectorTerms": [{ "id": "g" }],
+            "role": "r",
+        } });
+        let mut state = State::default();
+        state.fold(Message::Pool(Change::Replace(vec![read(pool)])));
+        state.fold(Message::Class(Change::Replace(vec![read(class)])));
+        state.fold(Message::Daemon(Change::Replace(Vec::new())));
+        assert_eq!(state.listed, [true; 3]);
+        let bare = state.rooms();
+        assert_eq!(largest(&bare, labels::ZONE, "us-east-1a"), None);
+        let Some(room) = largest(&bare, labels::ZONE, "eu-central-1a") else {
+            panic!("no room in the pool's own zone")
+        };
+
+        // The DaemonSet asks for nothing; a LimitRange gives its pods half a core.
+        let daemons: WorkloadWire = read(json!({
+            "metadata": { "name": "agent", "namespace": "system" },
+            "spec": { "template": { "spec": { "containers": [{ "name": "a" }] } } },
+        }));
+        let place: Place = ("system".into(), "agent".into());
+        state.fold(Message::Daemon(Change::Upsert((place, daemons))));
+        let range = read(json!({ "metadata": { "name": "lr" }, "spec": { "limits": [
+            { "type": "Container", "defaultRequest": { "cpu": "500m" } },
+        ] } }));
+        let bounds = Arc::new(Bounds::new([&range], &[]));
+        let policies = Snapshot::default().with_bounds(BTreeMap::from([("system".into(), bounds)]));
+        state.counted = state.daemons(&policies, Timestamp::UNIX_EPOCH);
+        assert_eq!(largest(&state.rooms(), labels::ZONE, "eu-central-1a"), Some(room - 500));
+    }
+}
