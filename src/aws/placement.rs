@@ -73,13 +73,6 @@ impl Provider {
         spec: &EC2NodeClassSpec,
     ) -> Result<(), CloudError> {
         let Some(selector) = &spec.placement_group_selector else { return Ok(()) };
-        let missing = || CloudError::NotFound {
-            message: format!(
-                "placementGroupSelector names the placement group {}, which does not exist or is \
-                 not available",
-                key(selector)
-            ),
-        };
         let available = Filter::builder().name("state").values("available").build();
         let answer = self
             .ec2
@@ -102,15 +95,17 @@ impl Provider {
             })
         });
         let mut known = self.placements.0.lock();
-        match found {
-            Some(found) => {
-                known.insert(key(selector).to_owned(), found);
-                Ok(())
-            }
-            None => {
-                known.remove(key(selector));
-                Err(missing())
-            }
-        }
+        let Some(found) = found else {
+            known.remove(key(selector));
+            return Err(CloudError::NotFound {
+                message: format!(
+                    "placementGroupSelector names the placement group {}, which does not exist or \
+                     is not available",
+                    key(selector)
+                ),
+            });
+        };
+        known.insert(key(selector).to_owned(), found);
+        Ok(())
     }
 }

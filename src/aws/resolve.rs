@@ -30,7 +30,7 @@ impl Provider {
             self.images(spec, now),
             self.instance_profile(class, now),
             self.capacity_reservations(spec, now),
-            self.find_placement_group(spec),
+            Box::pin(self.find_placement_group(spec)),
             self.refresh_types(now),
             self.refresh_prices(now),
         );
@@ -82,7 +82,7 @@ impl Provider {
         verdicts.push((conditions::CAPACITY_RESERVATIONS_READY, verdict));
         if !self.settings.no_dry_runs && verdicts.iter().all(|(_, verdict)| verdict.is_ok()) {
             let resolved = EC2NodeClass { status: Some(status.clone()), ..class.clone() };
-            let verdict = self.permitted(&resolved, now).await;
+            let verdict = Box::pin(self.permitted(&resolved, now)).await;
             verdicts.retain(|(kind, _)| *kind != conditions::VALIDATION_SUCCEEDED);
             verdicts.push((conditions::VALIDATION_SUCCEEDED, verdict));
         }

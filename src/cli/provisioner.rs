@@ -16,6 +16,7 @@ use crate::{aws, k8s};
 
 /// Buys nodes for pods and ends nodes that are not needed.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line")]
 pub struct Provisioner {
     /// Name of the cluster, for tags and node registration
     #[arg(long, env = "HARBINGER_CLUSTER_NAME")]

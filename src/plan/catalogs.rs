@@ -74,8 +74,9 @@ impl Catalogs {
     /// Takes what one class offers now.
     pub fn insert(&mut self, class: Arc<str>, catalog: Catalog) {
         let types = self.measured.correct(&class, &catalog.types);
-        self.given.insert(Arc::clone(&class), catalog.clone());
-        self.classes.insert(class, Catalog { types, ..catalog });
+        let volume_price = catalog.volume_price;
+        self.classes.insert(Arc::clone(&class), Catalog { types, volume_price });
+        self.given.insert(class, catalog);
     }
 
     /// Takes note of the memory of nodes that registered. Whether that changes what is offered.

@@ -427,8 +427,9 @@ async fn nodes_start_in_the_placement_group_of_their_class() {
     // Burstable types may not start close to each other.
     let (m5, t3) = resolve(json!({"name": "tight"})).await;
     assert!(t3.is_none());
-    let of =
-        |kind: &InstanceType, name: &str| kind.requirements.get(&key(name)).map(|r| r.to_string());
+    let of = |kind: &InstanceType, name: &str| {
+        kind.requirements.get(&key(name)).map(ToString::to_string)
+    };
     assert_eq!(of(&m5.unwrap(), "id").as_deref(), Some("In [pg-0a]"));
     let (m5, t3) = resolve(json!({"id": "pg-0b"})).await;
     assert_eq!(of(&m5.unwrap(), "partition").as_deref(), Some("In [1, 2, 3]"));

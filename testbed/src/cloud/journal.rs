@@ -68,7 +68,7 @@ impl Journal {
     /// The entries of one action, dry runs aside.
     pub fn of(&self, action: &str) -> Vec<Entry> {
         let meant = |entry: &&Entry| {
-            entry.action == action && !entry.params.get("DryRun").is_some_and(|dry| dry == "true")
+            entry.action == action && entry.params.get("DryRun").is_none_or(|dry| dry != "true")
         };
         self.entries.lock().iter().filter(meant).cloned().collect()
     }
