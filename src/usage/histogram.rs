@@ -13,8 +13,9 @@ const RESCALE: i64 = 24;
 const NOISE: f32 = 1e-5;
 
 /// Share of the weight by which a bucket may miss a quantile that it reaches but for rounding: ten equal
-/// days put the ninth on the edge, and each checkpoint rounds anew.
-const TIE: f64 = 1e-5;
+/// days put the ninth on the edge, and each checkpoint rounds anew. Far below [`NOISE`], or the highest
+/// bucket could be passed over.
+const TIE: f64 = 1e-6;
 
 /// A decaying histogram; only buckets with weight are stored.
 #[derive(Clone, Debug, Default, PartialEq)]
