@@ -183,9 +183,18 @@ impl Reader<'_> {
             pairs.push((bucket, f32::from(weight)));
         }
         let sum: f32 = pairs.iter().map(|(_, weight)| weight).sum();
+        let unit = coarse(total.max(f32::MIN_POSITIVE) / sum);
         for (_, weight) in &mut pairs {
-            *weight *= total.max(f32::MIN_POSITIVE) / sum;
+            *weight *= unit;
         }
         Some(Histogram::of(pairs, at))
     }
+}
+
+/// The nearest number of 16 significant bits: what a byte of weight stands for. Its multiples are exact, so
+/// that a quantile on the edge of a bucket stays there when what was read is written and read again.
+fn coarse(unit: f32) -> f32 {
+    const DROPPED: u32 = (1 << 8) - 1;
+    let rounded = unit.to_bits().saturating_add(DROPPED.div_ceil(2)) & !DROPPED;
+    f32::from_bits(rounded).clamp(f32::MIN_POSITIVE, f32::MAX)
 }

@@ -12,11 +12,6 @@ const RESCALE: i64 = 24;
 /// Share of the weight below which a bucket is noise.
 const NOISE: f32 = 1e-5;
 
-/// Share of the weight by which a bucket may miss a quantile that it reaches but for rounding: ten equal
-/// days put the ninth on the edge, and each checkpoint rounds anew. Far below [`NOISE`], or the highest
-/// bucket could be passed over.
-const TIE: f64 = 1e-6;
-
 /// A decaying histogram; only buckets with weight are stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
@@ -95,7 +90,7 @@ impl Histogram {
         let mut sum = 0.0;
         for (bucket, weight) in &self.weights {
             sum += f64::from(*weight);
-            if sum >= q * total * (1.0 - TIE) {
+            if sum >= q * total {
                 return Some(*bucket);
             }
         }
