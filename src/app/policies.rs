@@ -251,14 +251,14 @@ impl State {
 
     fn fold(&mut self, message: Message) {
         let source = match &message {
-            Message::Policy(change) => is_list(change).then_some(Source::Policies),
-            Message::Namespace(change) => is_list(change).then_some(Source::Namespaces),
-            Message::LimitRange(change) => is_list(change).then_some(Source::LimitRanges),
-            Message::Quota(change) => is_list(change).then_some(Source::Quotas),
+            Message::Policy(change) => change.is_list().then_some(Source::Policies),
+            Message::Namespace(change) => change.is_list().then_some(Source::Namespaces),
+            Message::LimitRange(change) => change.is_list().then_some(Source::LimitRanges),
+            Message::Quota(change) => change.is_list().then_some(Source::Quotas),
             Message::Rooms(_) => Some(Source::Rooms),
             // The first message of a watch is its list.
             Message::Failures(_) => Some(Source::Failures),
-            Message::Profile(change) => is_list(change).then_some(Source::Profiles),
+            Message::Profile(change) => change.is_list().then_some(Source::Profiles),
             Message::Recommended(_) => Some(Source::Recommendations),
         };
         self.listed.extend(source);
@@ -441,10 +441,6 @@ impl State {
             .with_guard(Arc::clone(&self.guard))
             .with_estimates(Arc::clone(&self.estimates))
     }
-}
-
-fn is_list<K, T>(change: &Change<K, T>) -> bool {
-    matches!(change, Change::Replace(_))
 }
 
 #[cfg(test)]

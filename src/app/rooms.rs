@@ -105,9 +105,9 @@ impl State {
     /// Says whether something other than DaemonSets changed.
     fn fold(&mut self, message: Message) -> bool {
         let (at, is_list) = match &message {
-            Message::Pool(change) => (0, matches!(change, Change::Replace(_))),
-            Message::Class(change) => (1, matches!(change, Change::Replace(_))),
-            Message::Daemon(change) => (2, matches!(change, Change::Replace(_))),
+            Message::Pool(change) => (0, change.is_list()),
+            Message::Class(change) => (1, change.is_list()),
+            Message::Daemon(change) => (2, change.is_list()),
         };
         self.listed[at] |= is_list;
         match message {

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use super::Provider;
 use super::catalog::{image_of, images};
 use super::error::{code, from_sdk};
-use super::placement::PARTITION;
 use super::profile::gone_is_fine;
 use super::request::{ReservationTarget, Template};
 use super::tags;
@@ -23,6 +22,7 @@ use super::userdata::{Node, with_capacity_type};
 use crate::cloud::settings::ClassSettings;
 use crate::cloud::{CloudError, LaunchOption, LaunchOrder};
 use crate::model::instance::CapacityType;
+use crate::model::labels;
 
 /// Prefix of the names of our templates.
 const PREFIX: &str = "harbinger.sh/";
@@ -152,7 +152,10 @@ impl Provider {
             connection_tracking: spec.connection_tracking,
             nested_virtualization: settings.nested_virtualization,
             placement_group: spec.placement_group_selector.clone(),
-            partition: order.labels.get(PARTITION).and_then(|number| number.parse().ok()),
+            partition: order
+                .labels
+                .get(labels::PLACEMENT_GROUP_PARTITION)
+                .and_then(|number| number.parse().ok()),
             enclave: order.requests.get("eks.amazonaws.com/nitro-sandbox") > 0,
             spot: first.capacity_type == CapacityType::Spot,
             reservation: first.reservation.as_deref().map(ReservationTarget::from),

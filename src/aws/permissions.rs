@@ -13,6 +13,7 @@ use super::Provider;
 use super::cache::Cache;
 use super::error::{code, from_sdk};
 use super::fleet::Request;
+use super::resolve::Verdict;
 use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::{CloudError, LaunchOption, LaunchOrder};
 use crate::model::digest::hex;
@@ -40,11 +41,7 @@ impl Default for Granted {
 impl Provider {
     /// Whether a class, resolved, can be launched; else reason and message of its condition. What the
     /// answer to a call leaves open counts as granted: the launch itself will tell.
-    pub(super) async fn permitted(
-        &self,
-        class: &EC2NodeClass,
-        now: Timestamp,
-    ) -> Result<(), (&'static str, String)> {
+    pub(super) async fn permitted(&self, class: &EC2NodeClass, now: Timestamp) -> Verdict {
         let status = class.status.as_ref();
         let parts = json!([
             class.metadata.uid,
@@ -55,21 +52,20 @@ impl Provider {
         if self.granted.0.get(&key, now).is_some() {
             return Ok(());
         }
-        let tried = async {
-            let Some(order) = self.sample(class, now).await else { return Ok(()) };
-            let groups = match self.prepare(&order, now).await {
-                Ok(groups) => groups,
-                Err(error) => return refused("CreateLaunchTemplateAuthCheckFailed", &error),
-            };
-            let Ok(request) = self.compose(&order, groups, String::new(), now) else {
-                return Ok(());
-            };
-            self.try_fleet(&request).await?;
-            self.try_instance(&request).await
-        };
-        tried.await?;
+        self.try_launch(class, now).await?;
         self.granted.0.put(key, (), now);
         Ok(())
+    }
+
+    async fn try_launch(&self, class: &EC2NodeClass, now: Timestamp) -> Verdict {
+        let Some(order) = self.sample(class, now).await else { return Ok(()) };
+        let groups = match self.prepare(&order, now).await {
+            Ok(groups) => groups,
+            Err(error) => return refused("CreateLaunchTemplateAuthCheckFailed", &error),
+        };
+        let Ok(request) = self.compose(&order, groups, String::new(), now) else { return Ok(()) };
+        self.try_fleet(&request).await?;
+        self.try_instance(&request).await
     }
 
     /// An order for one instance; none where the class offers nothing.
@@ -101,7 +97,7 @@ impl Provider {
         })
     }
 
-    async fn try_fleet(&self, request: &Request) -> Result<(), (&'static str, String)> {
+    async fn try_fleet(&self, request: &Request) -> Verdict {
         match self.call(request).set_client_token(None).dry_run(true).send().await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == WOULD_WORK => Ok(()),
@@ -110,7 +106,7 @@ impl Provider {
     }
 
     /// A fleet's dry run does not look at what its instances need, such as passing a role to them.
-    async fn try_instance(&self, request: &Request) -> Result<(), (&'static str, String)> {
+    async fn try_instance(&self, request: &Request) -> Verdict {
         let Some((template, kind, subnet)) = request.first() else { return Ok(()) };
         let template = LaunchTemplateSpecification::builder().launch_template_name(template);
         let answer = self
@@ -136,7 +132,7 @@ impl Provider {
     }
 }
 
-fn refused(reason: &'static str, error: &CloudError) -> Result<(), (&'static str, String)> {
+fn refused(reason: &'static str, error: &CloudError) -> Verdict {
     match error {
         CloudError::Denied { .. } => Err((reason, error.to_string())),
         other => {

@@ -12,12 +12,8 @@ use super::error::{code, from_sdk};
 use crate::api::ec2nodeclass::EC2NodeClassSpec;
 use crate::api::ec2nodeclass::selectors::PlacementGroupSelector;
 use crate::cloud::CloudError;
+use crate::model::labels;
 use crate::model::requirement::{Requirement, Requirements};
-
-/// Label: id of the placement group that a node is in.
-const ID: &str = "karpenter.k8s.aws/placement-group-id";
-/// Label: the partition of it.
-pub(super) const PARTITION: &str = "karpenter.k8s.aws/placement-group-partition";
 
 /// A placement group.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,12 +45,15 @@ impl PlacementGroup {
     /// Says on a type that its nodes will be in the group.
     pub(super) fn label(&self, requirements: &mut Requirements) {
         // A type by itself is in no group.
-        requirements.remove(ID);
-        requirements.insert(ID, Requirement::one_of([&*self.id]));
+        requirements.remove(labels::PLACEMENT_GROUP_ID);
+        requirements.insert(labels::PLACEMENT_GROUP_ID, Requirement::one_of([&*self.id]));
         if self.strategy == PlacementStrategy::Partition {
             let numbers: Vec<String> = (1..=self.partitions).map(|n| n.to_string()).collect();
-            requirements.remove(PARTITION);
-            requirements.insert(PARTITION, Requirement::one_of(numbers.iter().map(|n| &**n)));
+            requirements.remove(labels::PLACEMENT_GROUP_PARTITION);
+            requirements.insert(
+                labels::PLACEMENT_GROUP_PARTITION,
+                Requirement::one_of(numbers.iter().map(|n| &**n)),
+            );
         }
     }
 }

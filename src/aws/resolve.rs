@@ -13,7 +13,7 @@ use crate::cloud::settings::{self, ClassSettings};
 use crate::model::labels::Labels;
 
 /// What one condition says; `Err` holds reason and message.
-type Verdict = Result<(), (&'static str, String)>;
+pub(super) type Verdict = Result<(), (&'static str, String)>;
 
 impl Provider {
     /// Resolves a class, and uses the occasion to refresh what all classes share: this runs once a
@@ -66,7 +66,6 @@ impl Provider {
             Err(other) => return Err(other),
         };
         verdicts.push((conditions::PLACEMENT_GROUP_READY, verdict));
-        verdicts.push(("ValidationSucceeded", self.validate(class)));
         let previous = class.status.clone().unwrap_or_default();
         let verdict = match reservations {
             Ok(list) => {
@@ -80,12 +79,13 @@ impl Provider {
             }
         };
         verdicts.push((conditions::CAPACITY_RESERVATIONS_READY, verdict));
-        if !self.settings.no_dry_runs && verdicts.iter().all(|(_, verdict)| verdict.is_ok()) {
+        let mut verdict = self.validate(class);
+        let found = verdicts.iter().all(|(_, verdict)| verdict.is_ok());
+        if found && verdict.is_ok() && !self.settings.no_dry_runs {
             let resolved = EC2NodeClass { status: Some(status.clone()), ..class.clone() };
-            let verdict = Box::pin(self.permitted(&resolved, now)).await;
-            verdicts.retain(|(kind, _)| *kind != conditions::VALIDATION_SUCCEEDED);
-            verdicts.push((conditions::VALIDATION_SUCCEEDED, verdict));
+            verdict = Box::pin(self.permitted(&resolved, now)).await;
         }
+        verdicts.push((conditions::VALIDATION_SUCCEEDED, verdict));
         status.conditions =
             conditions_of(previous.conditions, verdicts, class.metadata.generation, now);
         self.sweep_templates(now).await;

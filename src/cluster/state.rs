@@ -25,6 +25,13 @@ pub enum Change<K, T> {
     Replace(Vec<T>),
 }
 
+impl<K, T> Change<K, T> {
+    /// Whether it says all that there is.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::Replace(_))
+    }
+}
+
 impl<K: Ord + Clone, T: PartialEq> Change<K, T> {
     /// Folds the change into a map and says whether that changed it. Objects that are
     /// as they were keep their place in memory.
@@ -244,7 +251,7 @@ impl State {
 }
 
 fn listed<K, T>(change: &Change<K, T>, kind: &'static str) -> Option<&'static str> {
-    matches!(change, Change::Replace(_)).then_some(kind)
+    change.is_list().then_some(kind)
 }
 
 fn map<K, T>(change: Change<K, T>, mut f: impl FnMut(T) -> T) -> Change<K, T> {

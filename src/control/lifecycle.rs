@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Clock, Context, Outcome};
 use crate::api::conditions;
@@ -78,15 +78,9 @@ async fn write<A: ApiServer, C, K: Clock>(context: &Context<A, C, K>, claim: &Cl
     }
     let at = mark.pod_event.and_then(|at| Timestamp::from_second(at).ok());
     let status = at.map_or_else(|| json!({}), |at| json!({"lastPodEventTime": at}));
-    let now = context.clock.now();
-    match context.api.update_claim_status(&claim.name, status, &updates, now).await {
-        Ok(()) => {}
-        Err(ApiError::NotFound) => return,
-        Err(error) => {
-            return context.record("mark", &claim.name, &Outcome::Failed(error.to_string()));
-        }
-    }
-    if let Some(message) = lacks {
+    if say(context, "mark", claim, status, &updates).await
+        && let Some(message) = lacks
+    {
         let about = About::claim(&claim.name, &claim.uid);
         context.warn(about, "FailedConsistencyCheck", message).await;
     }
@@ -198,13 +192,26 @@ pub async fn told<A: ApiServer, C, K: Clock>(
     claim: &Claim,
     conditions: &[ConditionUpdate],
 ) {
+    say(context, "tell_end", claim, json!({}), conditions).await;
+}
+
+/// Writes the status of a claim where nothing depends on it; says whether it is written.
+async fn say<A: ApiServer, C, K: Clock>(
+    context: &Context<A, C, K>,
+    operation: &'static str,
+    claim: &Claim,
+    status: Value,
+    conditions: &[ConditionUpdate],
+) -> bool {
     let now = context.clock.now();
-    match context.api.update_claim_status(&claim.name, json!({}), conditions, now).await {
-        Ok(()) | Err(ApiError::NotFound) => {}
+    match context.api.update_claim_status(&claim.name, status, conditions, now).await {
+        Ok(()) => return true,
+        Err(ApiError::NotFound) => {}
         Err(error) => {
-            context.record("tell_end", &claim.name, &Outcome::Failed(error.to_string()));
+            context.record(operation, &claim.name, &Outcome::Failed(error.to_string()));
         }
     }
+    false
 }
 
 /// Asks for a claim's deletion; its node is drained and its instance terminated from there.

@@ -31,7 +31,7 @@ pub struct Catalog {
 pub struct Catalogs {
     /// As the cloud says.
     given: BTreeMap<Arc<str>, Catalog>,
-    measured: Measured,
+    measured: Arc<Measured>,
     /// With the memory that nodes turned out to have.
     classes: BTreeMap<Arc<str>, Catalog>,
     overlaid: Arc<Overlaid>,
@@ -81,19 +81,20 @@ impl Catalogs {
 
     /// Takes note of the memory of nodes that registered. Whether that changes what is offered.
     pub fn measure(&mut self, snapshot: &Snapshot) -> bool {
-        let learned = self.measured.observe(snapshot);
-        if learned {
-            self.correct();
-        }
-        learned
+        let learned = Arc::make_mut(&mut self.measured).observe(snapshot);
+        learned && self.correct()
     }
 
-    fn correct(&mut self) {
+    /// Says whether the types of a class are other ones now.
+    fn correct(&mut self) -> bool {
         let corrected = self.given.iter().map(|(name, catalog)| {
             let types = self.measured.correct(name, &catalog.types);
             (Arc::clone(name), Catalog { types, ..catalog.clone() })
         });
-        self.classes = corrected.collect();
+        let before = std::mem::replace(&mut self.classes, corrected.collect());
+        self.classes.iter().any(|(name, catalog)| {
+            before.get(name).is_none_or(|old| !Arc::ptr_eq(&old.types, &catalog.types))
+        })
     }
 
     /// The same offers with the overlays of a snapshot laid over them. It looks at every type of

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::marks::quiet_since;
+use super::marks::consolidatable;
 use crate::cluster::Snapshot;
 use crate::demand::Assignments;
-use crate::model::claim::{Claim, ClaimStage};
+use crate::model::claim::Claim;
 use crate::model::pod::Pod;
 
 /// Whether a pod keeps its node: DaemonSets, mirrors and pods that have ended do not.
@@ -37,10 +37,10 @@ pub fn to_end(
             continue;
         }
         let Some(pool) = snapshot.pools.get(&claim.pool) else { continue };
-        let (Some(after), ClaimStage::Initialized) = (pool.consolidate_after, claim.stage) else {
-            continue;
-        };
         let Some(node) = snapshot.node_of(claim) else { continue };
+        if !consolidatable(claim, pool, last_pod_event(&node.name), now) {
+            continue;
+        }
         let held = node.do_not_disrupt()
             || holds.contains(&node.name)
             || !assignments.of(&claim.name).is_empty();
@@ -50,10 +50,7 @@ pub fn to_end(
             .any(|pod| pod.waiting() && pod.nominated_node == Some(Arc::clone(&node.name)));
         let busy =
             by_node.get(&*node.name).is_some_and(|pods| pods.iter().any(|pod| keeps_node(pod)));
-        if pool.replicas.is_some() || held || nominated || busy {
-            continue;
-        }
-        if now - quiet_since(claim, last_pod_event(&node.name)) >= after {
+        if !held && !nominated && !busy {
             found.push((Arc::clone(claim), "empty"));
         }
     }

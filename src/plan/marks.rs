@@ -22,10 +22,14 @@ pub struct Mark {
     pub consistent: Option<Result<(), String>>,
 }
 
-/// Since when no pod has come to or left the node of an initialized claim, seconds since the epoch;
-/// `last_pod_event` is what was seen since this process began, 0 for nothing.
-pub fn quiet_since(claim: &Claim, last_pod_event: i64) -> i64 {
-    claim.last_pod_event_at.unwrap_or(0).max(last_pod_event).max(claim.stage_at)
+/// Whether the node of a claim may be consolidated: no pod has come to it or left it for as long as its
+/// pool asks. `last_pod_event` is what was seen since this process began, 0 for nothing; times are in
+/// seconds since the epoch.
+pub fn consolidatable(claim: &Claim, pool: &Pool, last_pod_event: i64, now: i64) -> bool {
+    // Pools of a fixed count are not consolidated.
+    let after = pool.consolidate_after.filter(|_| pool.replicas.is_none());
+    let since = claim.last_pod_event_at.unwrap_or(0).max(last_pod_event).max(claim.stage_at);
+    claim.stage == ClaimStage::Initialized && after.is_some_and(|after| now - since >= after)
 }
 
 /// What is to be written about a claim that is initialized and not being deleted; none when all that
@@ -41,10 +45,7 @@ pub fn due(
         return None;
     }
     let written = claim.last_pod_event_at.unwrap_or(0);
-    let quiet = now - quiet_since(claim, last_pod_event);
-    // Pools of a fixed count are not consolidated.
-    let after = pool.filter(|pool| pool.replicas.is_none()).and_then(|pool| pool.consolidate_after);
-    let consolidatable = after.is_some_and(|after| quiet >= after);
+    let consolidatable = pool.is_some_and(|pool| consolidatable(claim, pool, last_pod_event, now));
     let consistent = node.map(|node| shape(claim, node));
     let mark = Mark {
         pod_event: (last_pod_event > written && now - written >= POD_EVENTS)
