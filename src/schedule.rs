@@ -9,6 +9,7 @@ mod bound;
 mod bundle;
 mod buy;
 pub mod check;
+mod choice;
 mod compile;
 mod daemons;
 mod domains;

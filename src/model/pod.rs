@@ -40,6 +40,9 @@ pub struct PodShape {
     pub tolerations: Vec<Toleration>,
     /// Required inter-pod affinity.
     pub pod_affinity: Vec<PodAffinityTerm>,
+    /// What keeps its gang in one domain. Apart from its affinity, whose terms all mean one and the
+    /// same set of pods; the kube-scheduler does not see it.
+    pub together: Vec<PodAffinityTerm>,
     /// Required inter-pod anti-affinity.
     pub pod_anti_affinity: Vec<PodAffinityTerm>,
     /// Preferred inter-pod affinity, weight 1 to 100; anti-affinity has a negative weight.

@@ -1,9 +1,8 @@
 //! What can be bought of a pool when no pod asks for it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::buy::min_values;
+use super::choice;
 use super::compile::Offers;
 use super::problem::{Options, PoolSlot, Problem};
 use super::reason::Reason;
@@ -40,24 +39,20 @@ pub fn bare_node(
     let offers = Offers::new(&problem, [], &Limits::default());
     let mut order: Vec<usize> = (0..offers.columns.len()).collect();
     order.sort_by_key(|column| (offers.columns[*column].price, *column));
-    let mut types = BTreeSet::new();
     let mut node = BareNode::default();
     for column in order.into_iter().map(|index| offers.columns[index]) {
         let daemons = &offers.daemon_requests[column.room];
-        if !daemons.fits(&slot.types[column.type_index].allocatable())
-            || (types.len() >= max_types && !types.contains(&column.type_index))
-        {
+        if !daemons.fits(&slot.types[column.type_index].allocatable()) {
             continue;
         }
         if node.acceptable.is_empty() {
             node.requested.clone_from(daemons);
         }
-        types.insert(column.type_index);
-        let (type_index, offering_index) = (column.type_index, column.offering_index);
-        node.acceptable.push(OfferingRef { type_index, offering_index });
+        node.acceptable.push(column.offering());
     }
     if node.acceptable.is_empty() {
         return Err(Reason::NoOffering { types: Vec::new() });
     }
-    min_values(slot, &node.acceptable).map_or(Ok(node), Err)
+    choice::cut(slot, &mut node.acceptable, max_types, |offering| *offering);
+    choice::shortage(slot, &node.acceptable).map_or(Ok(node), Err)
 }

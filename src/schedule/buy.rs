@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::choice;
 use super::compile::Compiled;
 use super::fill::join;
 use super::model::{Limit, Model};
 use super::pack::Open;
-use super::problem::PoolSlot;
 use super::reason::Reason;
 use super::solution::{NewNode, OfferingRef, Solution};
 use crate::model::labels;
@@ -75,9 +75,9 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let key = (column.pool, columns);
         if !self.known.contains_key(&key) {
             let offerings: Vec<OfferingRef> =
-                key.1.iter().map(|c| offering(compiled, *c)).collect();
+                key.1.iter().map(|c| compiled.offers.columns[*c].offering()).collect();
             let requirements = requirements(compiled, column.pool, &offerings);
-            let short = min_values(slot, &offerings);
+            let short = choice::shortage(slot, &offerings);
             self.known.insert(key.clone(), (offerings, requirements, short));
         }
         let (acceptable, requirements, short) = &self.known[&key];
@@ -88,7 +88,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         }
         let mut requirements = requirements.clone();
         add_custom(compiled, open.column, &custom, &mut requirements);
-        let choice = acceptable.first().copied().unwrap_or_else(|| offering(compiled, open.column));
+        let choice = acceptable.first().copied().unwrap_or_else(|| column.offering());
         let bought = &slot.types[choice.type_index].offerings[choice.offering_index];
         let first = key.1.first().copied().unwrap_or(open.column);
         let daemons = &compiled.offers.daemon_requests[compiled.offers.columns[first].room];
@@ -150,7 +150,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             // Another reservation would have to be counted as well.
             return vec![open.column];
         }
-        let choice = compiled.offers.columns[open.column];
+        let chosen = compiled.offers.columns[open.column];
         let mut need = vec![0_i64; compiled.offers.dims.len()];
         let mut sets: Vec<usize> = Vec::with_capacity(open.pods.len());
         for (item, count) in &open.pods {
@@ -162,11 +162,12 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         }
         sets.sort_unstable();
         sets.dedup();
-        let chosen = &compiled.instance_type(&choice).capacity;
+        let capacity = &compiled.instance_type(&chosen).capacity;
         let most = compiled.problem.options.max_types.max(1);
+        let varied = choice::is_varied(&compiled.problem.pools[chosen.pool]);
         let mut types: BTreeSet<usize> = BTreeSet::new();
         let mut kept = Vec::new();
-        for &index in &self.by_price[choice.pool] {
+        for &index in &self.by_price[chosen.pool] {
             if compiled.reserves(index) {
                 continue;
             }
@@ -181,26 +182,24 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             // Whatever type is launched in the end, the limits must hold.
             let within = self.model.uses[index].iter().all(|(at, each)| {
                 let Limit::Pool(_, name) = &self.model.limits[*at] else { return false };
-                let most = || chosen.get(name).saturating_add(self.slack[*at]);
+                let most = || capacity.get(name).saturating_add(self.slack[*at]);
                 &**name == "nodes" || *each <= most()
             });
             if !within {
                 continue;
             }
-            if types.contains(&column.type_index) || types.len() < most {
-                types.insert(column.type_index);
-                kept.push(index);
-            } else if types.len() >= most && column.price > choice.price {
+            // Where types must be varied, dearer ones may be needed.
+            let known = types.contains(&column.type_index);
+            if !known && types.len() >= most && column.price > chosen.price && !varied {
                 break;
             }
+            types.insert(column.type_index);
+            kept.push(index);
         }
+        let slot = &compiled.problem.pools[chosen.pool];
+        choice::cut(slot, &mut kept, most, |column| compiled.offers.columns[*column].offering());
         kept
     }
-}
-
-fn offering(compiled: &Compiled<'_>, column: usize) -> OfferingRef {
-    let column = compiled.offers.columns[column];
-    OfferingRef { type_index: column.type_index, offering_index: column.offering_index }
 }
 
 /// Requirements of a claim: the pool's, and the acceptable offerings.
@@ -245,29 +244,4 @@ fn add_custom(
             requirements.insert(key, requirement.clone());
         }
     }
-}
-
-/// Why the acceptable types do not meet the pool's `minValues`, if they do not.
-pub(super) fn min_values(slot: &PoolSlot, acceptable: &[OfferingRef]) -> Option<Reason> {
-    for (key, requirement) in slot.pool.requirements.iter() {
-        let Some(wanted) = requirement.min_values else { continue };
-        let mut values: BTreeSet<Arc<str>> = BTreeSet::new();
-        for offering in acceptable {
-            let instance = &slot.types[offering.type_index];
-            let bought = &instance.offerings[offering.offering_index];
-            match &**key {
-                labels::ZONE => values.extend([Arc::clone(&bought.zone)]),
-                labels::CAPACITY_TYPE => values.extend([Arc::from(bought.capacity_type.label())]),
-                key => {
-                    let own = instance.requirements.get(key).and_then(Requirement::finite_values);
-                    values.extend(own.into_iter().flatten().cloned());
-                }
-            }
-        }
-        let found = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        if found < wanted {
-            return Some(Reason::MinValues { key: key.to_string(), wanted, found });
-        }
-    }
-    None
 }

@@ -5,6 +5,7 @@
 
 mod binding;
 mod daemons;
+mod gangs;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,10 +52,10 @@ pub fn check(problem: &Problem, solution: &Solution) -> Vec<Violation> {
     }
     judge.limits();
     judge.reservations();
-    judge.gangs();
     judge.money();
     let stuck = binding::play(problem, solution).err().unwrap_or_default();
     judge.found.extend(stuck.into_iter().map(|(_, violation)| violation));
+    judge.found.extend(gangs::judge(problem, solution));
     judge.found.extend(volumes::judge(problem, solution));
     judge.found.extend(daemons::judge(problem, solution));
     judge.found
@@ -203,7 +204,31 @@ impl Judge<'_> {
             }
             last = price;
         }
+        self.choice(&place, slot, node);
         self.ports(&place, &node.pods, &[]);
+    }
+
+    /// Whether what is acceptable has the values that the pool's `minValues` ask for.
+    fn choice(&mut self, place: &str, slot: &PoolSlot, node: &NewNode) {
+        for (key, requirement) in slot.pool.requirements.iter() {
+            let Some(wanted) = requirement.min_values else { continue };
+            let mut values: BTreeSet<&str> = BTreeSet::new();
+            for (instance, bought) in node.acceptable.iter().filter_map(|o| look_up(slot, *o)) {
+                // What the pool alone says is no choice of types.
+                match bought.label(key) {
+                    Some(value) => values.extend([value]),
+                    None => {
+                        let all =
+                            instance.requirements.get(key).and_then(Requirement::finite_values);
+                        values.extend(all.into_iter().flatten().map(|value| &**value));
+                    }
+                }
+            }
+            if values.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
+                let message = format!("minValues of {key} is {wanted}, not {}", values.len());
+                self.object(place, message);
+            }
+        }
     }
 
     /// Whether one acceptable offering really holds the node's pods.
@@ -286,37 +311,6 @@ impl Judge<'_> {
         }
         for (id, (used, left)) in uses.into_iter().filter(|(_, (used, left))| used > left) {
             self.object(format!("reservation {id}"), format!("has {left} instances, not {used}"));
-        }
-    }
-
-    fn gangs(&mut self) {
-        let mut left: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
-        for demand in &self.problem.demands {
-            if let Some(gang) = demand.gang {
-                left.entry(gang).or_default().1 += u64::from(demand.count);
-            }
-        }
-        for unplaced in &self.solution.unplaced {
-            if let Some(gang) = self.problem.demands.get(unplaced.demand).and_then(|d| d.gang) {
-                left.entry(gang).or_default().0 += u64::from(unplaced.count);
-            }
-        }
-        for (gang, (missing, all)) in left {
-            let slot = self.problem.gangs.get(gang).copied().unwrap_or_default();
-            if missing == all {
-                continue;
-            }
-            if slot.absent {
-                self.object(format!("gang {gang}"), "it is placed before its PodGroup exists");
-            }
-            if all - missing + u64::from(slot.there) < u64::from(slot.size) {
-                let message = format!("it is placed without all of its {} pods", slot.size);
-                self.object(format!("gang {gang}"), message);
-            }
-            if missing > 0 && !slot.elastic {
-                let message = format!("{missing} of its {all} pods have no place");
-                self.object(format!("gang {gang}"), message);
-            }
         }
     }
 

@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+use super::choice;
 use super::daemons;
 use super::feasible::{self, daemon_requests};
 use super::host::{self, Host};
 use super::problem::{PoolSlot, Problem};
 use super::reason::Reason;
 use super::relax::Want;
+use super::solution::OfferingRef;
 use super::topology::{Rules, Topology};
 use super::volumes::{self, Limits, Needs};
 use crate::model::instance::{Asked, InstanceType, Reserved};
 use crate::model::labels;
 use crate::model::pod::{HostPort, NodeTerm, PodShape};
-use crate::model::requirement::{Requirement, Requirements};
+use crate::model::requirement::Requirements;
 use crate::model::resources::{PODS, Resources};
 use crate::model::taints::Toleration;
 
@@ -113,6 +115,12 @@ pub(super) struct Column {
     pub(super) room: usize,
     /// Whether it sells capacity that is reserved.
     pub(super) reserved: bool,
+}
+
+impl Column {
+    pub(super) fn offering(&self) -> OfferingRef {
+        OfferingRef { type_index: self.type_index, offering_index: self.offering_index }
+    }
 }
 
 /// Sets of ordinals, each kept once.
@@ -210,8 +218,7 @@ impl Offers {
     ) {
         let asked = Asked::of(&slot.pool.requirements);
         // A reservation is one type in one zone, which is no choice.
-        let varied = |(_, r): (&Arc<str>, &Requirement)| r.min_values.is_some_and(|n| n > 1);
-        let reserves = !slot.pool.requirements.iter().any(varied);
+        let reserves = !choice::is_varied(slot);
         for (type_index, instance) in slot.types.iter().enumerate() {
             if slot.pool.requirements.conflict(&instance.requirements).is_some() {
                 continue;
@@ -570,6 +577,7 @@ fn has_rules(problem: &Problem) -> bool {
     own.chain(there).chain(&problem.daemons).any(|pod| {
         !(pod.spread.is_empty()
             && pod.pod_affinity.is_empty()
+            && pod.together.is_empty()
             && pod.pod_anti_affinity.is_empty()
             && pod.preferred_pod_terms.is_empty())
     })
@@ -589,7 +597,7 @@ fn visible_keys(problem: &Problem) -> BTreeSet<&str> {
 }
 
 fn collect_keys<'p>(pod: &'p PodShape, keys: &mut BTreeSet<&'p str>) {
-    let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
+    let terms = pod.pod_affinity.iter().chain(&pod.together).chain(&pod.pod_anti_affinity);
     let preferred = pod.preferred_pod_terms.iter().map(|(_, term)| term);
     let selectors = terms.chain(preferred).filter_map(|term| term.selector.as_ref());
     for selector in selectors.chain(pod.spread.iter().filter_map(|c| c.selector.as_ref())) {

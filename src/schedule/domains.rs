@@ -85,17 +85,24 @@ pub(super) fn assign(compiled: &mut Compiled<'_>, caps: &Caps) {
     let load = topology.keys.iter().map(|key| vec![0; key.domains.len() + 1]).collect();
     let mut shapes = std::mem::take(&mut compiled.shapes);
     // Those whom affinity means come before those who want to be near them; of pods that want to be
-    // near each other, those with the fewest places choose.
+    // near each other, those with the fewest places choose, and of these pods that go where others
+    // are already.
+    let bound = |near: &Near| there[near.counter as usize].iter().any(|n| *n > 0);
     shapes.sort_by_cached_key(|shape| {
         let rules = &shape.rules;
-        let near = match rules.near.iter().filter(|near| near.key.is_some()).map(|n| n.own).min() {
-            None => 0,
-            Some(true) => 1,
-            Some(false) => 2,
+        let mut near = rules.near.iter().filter(|near| near.key.is_some()).peekable();
+        let none = near.peek().is_none();
+        let own = near.clone().any(|near| near.own);
+        let (tied, ahead) = (near.clone().any(|n| !n.own), near.all(|n| n.own || bound(n)));
+        let rank = match (none, own && ahead) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
         };
         let far = rules.far.iter().any(|far| far.key.is_some());
-        let places = if near == 1 { compiled.sets.get(shape.columns).count_ones(..) } else { 0 };
-        (near, places, Reverse(shape.pod.priority), !far, !is_early(compiled, rules), shape.origin)
+        let of = |columns| compiled.sets.get(columns).count_ones(..);
+        let places = if rank == 1 && !tied { of(shape.columns) } else { 0 };
+        (rank, places, Reverse(shape.pod.priority), !far, !is_early(compiled, rules), shape.origin)
     });
     let mut planner = Planner {
         planned: zeros.iter().map(|_| Vec::new()).collect(),
@@ -277,7 +284,7 @@ impl Planner<'_, '_> {
     }
 
     /// Whether spreads, anti-affinity and affinity let one more pod into the domain.
-    fn allows(&self, local: &Local, open: &[Option<i64>], domain: usize, start: bool) -> bool {
+    fn allows(&self, local: &Local, open: &[Option<i64>], domain: usize) -> bool {
         let absent = domain + 1 == open.len();
         if absent {
             return local.spreads.is_empty() && local.near.is_empty();
@@ -289,11 +296,7 @@ impl Planner<'_, '_> {
             self.there_repels[*counter as usize][domain] + self.repels[*counter as usize][domain]
                 == 0
         });
-        let near = start
-            || local.near.iter().all(|near| {
-                self.there[near.counter as usize][domain] > 0
-                    || self.least(near.counter, domain, None) > 0
-            });
+        let near = local.near.iter().all(|near| self.has(near, domain));
         far && repelled && near && local.spreads.iter().all(|s| self.keeps(local, open, s, domain))
     }
 
@@ -322,30 +325,31 @@ impl Planner<'_, '_> {
         here + i64::from(spread.own) - fewest <= spread.skew
     }
 
-    /// Whether a shape may be the first of those that its affinity means.
-    fn starts(&self, local: &Local) -> bool {
-        !local.near.is_empty()
-            && local.near.iter().all(|near| {
-                near.own
-                    && self.there[near.counter as usize].iter().all(|n| *n == 0)
-                    && self.planned[near.counter as usize]
-                        .iter()
-                        .all(|planned| planned.most.iter().all(|n| *n == 0))
-            })
+    /// Whether a domain has pods that a term means, or the pod may be the first of them.
+    fn has(&self, near: &Near, domain: usize) -> bool {
+        self.there[near.counter as usize][domain] > 0
+            || self.least(near.counter, domain, None) > 0
+            || self.starts(near)
+    }
+
+    /// Whether a pod may be the first of those that a term of it means.
+    fn starts(&self, near: &Near) -> bool {
+        let nobody = |counts: &[i64]| counts.iter().all(|n| *n == 0);
+        near.own
+            && nobody(&self.there[near.counter as usize])
+            && self.planned[near.counter as usize].iter().all(|planned| nobody(&planned.most))
     }
 
     fn split(&mut self, shape: Shape, local: &Local, next: &mut Vec<Shape>) {
         let open = self.open(&shape, local.key);
-        let start = self.starts(local);
-        if !start && !local.near.is_empty() {
-            self.invite(local, &open);
-        }
+        let start = local.near.iter().any(|near| self.starts(near));
+        self.invite(local, &open);
         if local.single || start || !local.far.is_empty() {
-            self.share_out(shape, local, &open, start, next);
+            self.share_out(shape, local, &open, next);
             return;
         }
         let allowed: Vec<usize> = (0..open.len())
-            .filter(|d| open[*d].is_some() && self.allows(local, &open, *d, false))
+            .filter(|d| open[*d].is_some() && self.allows(local, &open, *d))
             .collect();
         let mut rest = shape;
         if allowed.is_empty() {
@@ -363,7 +367,6 @@ impl Planner<'_, '_> {
         mut rest: Shape,
         local: &Local,
         open: &[Option<i64>],
-        mut start: bool,
         next: &mut Vec<Shape>,
     ) {
         let spread: Vec<u32> = local
@@ -381,7 +384,7 @@ impl Planner<'_, '_> {
                 self.caps.get(&(rest.origin, local.key, d)).is_some_and(|cap| shares[d] >= *cap)
             };
             let allowed = (0..open.len())
-                .filter(|d| open[*d].is_some() && !full(*d) && self.allows(local, open, *d, start));
+                .filter(|d| open[*d].is_some() && !full(*d) && self.allows(local, open, *d));
             let best = allowed.min_by_key(|d| {
                 let counted: i64 =
                     spread.iter().map(|c| self.there[*c as usize][*d] + self.most(*c, *d)).sum();
@@ -396,7 +399,6 @@ impl Planner<'_, '_> {
             self.record(local, &[domain], count);
             shares[domain] += count;
             left -= count;
-            start = false;
         }
         let floor = if rest.pinned.is_empty() { balance(local, open, &shares) } else { 0 };
         for (domain, count) in shares.into_iter().enumerate().filter(|(_, count)| *count > 0) {
@@ -416,6 +418,9 @@ impl Planner<'_, '_> {
     /// Pins one planned pod to a domain where those that want to be near it can go.
     fn invite(&mut self, local: &Local, open: &[Option<i64>]) {
         for near in &local.near {
+            if self.starts(near) {
+                continue;
+            }
             let counter = near.counter as usize;
             let some = |planner: &Self, d: usize| {
                 open[d].is_some()
@@ -436,7 +441,8 @@ impl Planner<'_, '_> {
             let Some(guests) = self.local(&host, local.key) else { continue };
             let domain = domains
                 .filter(|d| theirs[*d].is_some() && open[*d].is_some())
-                .filter(|d| self.allows(&guests, &theirs, *d, guests.near.is_empty()))
+                .filter(|d| local.near.iter().all(|n| n.counter == near.counter || self.has(n, *d)))
+                .filter(|d| self.allows(&guests, &theirs, *d))
                 .min_by_key(|d| (theirs[*d], self.load[local.key][*d], *d));
             let Some(domain) = domain else { continue };
             let mut one = host;

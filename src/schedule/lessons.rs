@@ -53,6 +53,8 @@ pub(super) struct Lessons<'a> {
     partial: BTreeMap<usize, u64>,
     /// Demands whose rules could not be kept in any order of binding.
     refused: BTreeSet<usize>,
+    /// Whether nodes are bought as small as so many others that `minValues` hold.
+    varied: bool,
     spent: u32,
     domains: u32,
     bare: bool,
@@ -119,6 +121,7 @@ impl<'a> Lessons<'a> {
             trial: None,
             partial,
             refused: BTreeSet::new(),
+            varied: false,
             spent: 0,
             domains: 0,
             bare: false,
@@ -300,6 +303,25 @@ impl<'a> Lessons<'a> {
         self.levels = levels;
         self.share_anew();
         true
+    }
+
+    /// Whether another attempt may do better where pods had nodes that their pool's `minValues`
+    /// refuse. Such a node may have held a part of a gang.
+    pub(super) fn vary(&mut self, refused: &BTreeMap<usize, u32>) -> bool {
+        if refused.is_empty() {
+            return false;
+        }
+        if self.varied {
+            return self.leave_behind(refused);
+        }
+        self.varied = true;
+        self.share_anew();
+        true
+    }
+
+    /// Whether nodes are bought so small that enough others would do.
+    pub(super) fn varied(&self) -> bool {
+        self.varied
     }
 
     /// Leaves the gang of least priority behind of those that do not fit as a whole.

@@ -64,7 +64,7 @@ impl Problem {
             if let Some(group) = group {
                 if !group.topology.is_empty() {
                     let terms = group.topology.iter().map(|label| gang.together(label));
-                    Arc::make_mut(&mut demand.shape).pod_affinity.extend(terms);
+                    Arc::make_mut(&mut demand.shape).together.extend(terms);
                 }
                 if group.min_count.is_none() {
                     continue;

@@ -15,8 +15,8 @@ use crate::model::pod::{PodAffinityTerm, PodShape};
 pub(super) struct Want {
     /// The pod with the held preferences among its requirements; preferred pod affinity aside.
     pub(super) pod: Arc<PodShape>,
-    /// Preferred pod affinity that is held. Apart, since the required terms of a pod mean one and
-    /// the same set of pods, and these do not.
+    /// What keeps its gang together, and preferred pod affinity that is held. Apart, since the
+    /// required terms of a pod mean one and the same set of pods, and these do not.
     pub(super) likes: Vec<PodAffinityTerm>,
     /// Whether taints of effect `PreferNoSchedule` repel it.
     pub(super) avoids: bool,
@@ -56,13 +56,14 @@ pub(super) fn want(pod: &Arc<PodShape>, steps: &[Preference], dropped: usize) ->
         && pod.preferred_pod_terms.is_empty()
         && pod.spread.iter().all(|spread| spread.required);
     if plain {
-        return Want { pod: Arc::clone(pod), likes: Vec::new(), avoids: !held.is_empty() };
+        let likes = pod.together.clone();
+        return Want { pod: Arc::clone(pod), likes, avoids: !held.is_empty() };
     }
     let mut bare = (**pod).clone();
     bare.preferred_node_terms.clear();
     bare.preferred_pod_terms.clear();
     bare.spread.clear();
-    let mut likes = Vec::new();
+    let mut likes = pod.together.clone();
     let mut avoids = false;
     let mut near = true;
     let mut soft = Vec::new();

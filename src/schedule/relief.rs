@@ -159,7 +159,7 @@ fn candidates(problem: &Problem, pod: &PodShape) -> Vec<Change> {
     all.extend(keys(spread).into_iter().map(|key| Change::Spread { key }));
     let far = &mut pod.pod_anti_affinity.iter().map(|term| &term.topology_key);
     all.extend(keys(far).into_iter().map(|key| Change::PodAntiAffinity { key }));
-    let near = &mut pod.pod_affinity.iter().map(|term| &term.topology_key);
+    let near = &mut pod.pod_affinity.iter().chain(&pod.together).map(|term| &term.topology_key);
     all.extend(keys(near).into_iter().map(|key| Change::PodAffinity { key }));
     if !pod.host_ports.is_empty() {
         all.push(Change::HostPorts);
@@ -193,6 +193,7 @@ impl Trial {
         let mind = |pod: &PodShape| {
             !(pod.spread.is_empty()
                 && pod.pod_affinity.is_empty()
+                && pod.together.is_empty()
                 && pod.pod_anti_affinity.is_empty())
         };
         let minds = problem.demands.iter().any(|demand| mind(&demand.shape))
@@ -330,7 +331,11 @@ fn apply(change: &Change, pod: &mut PodShape, problem: &mut Problem) {
             }
         }
         Change::Spread { key } => pod.spread.retain(|spread| *spread.topology_key != **key),
-        Change::PodAffinity { key } => pod.pod_affinity.retain(|t| *t.topology_key != **key),
+        Change::PodAffinity { key } => {
+            for terms in [&mut pod.pod_affinity, &mut pod.together] {
+                terms.retain(|term| *term.topology_key != **key);
+            }
+        }
         Change::PodAntiAffinity { key } => {
             pod.pod_anti_affinity.retain(|term| *term.topology_key != **key);
         }

@@ -98,9 +98,11 @@ impl Removals {
                 || !pod.spread.is_empty());
         let rules = pod.spread.iter().any(|spread| spread.required)
             || !pod.pod_affinity.is_empty()
+            || !pod.together.is_empty()
             || !pod.pod_anti_affinity.is_empty()
             || !pod.host_ports.is_empty()
-            || !pod.claims.is_empty();
+            || !pod.claims.is_empty()
+            || pod.devices;
         !wishes
             && !rules
             && self.owners.iter().all(|owner| !topology::repels(owner, pod, spaces, |_| true))

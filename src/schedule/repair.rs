@@ -195,7 +195,7 @@ impl Trials<'_> {
 /// Label keys that the pod's required rules look at.
 fn rule_keys(pod: &PodShape) -> impl Iterator<Item = &str> {
     let spread = pod.spread.iter().filter(|spread| spread.required).map(|s| &*s.topology_key);
-    let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity);
+    let terms = pod.pod_affinity.iter().chain(&pod.together).chain(&pod.pod_anti_affinity);
     // Others may keep it away by these.
     spread.chain(terms.map(|term| &*term.topology_key)).chain([labels::ZONE, labels::CAPACITY_TYPE])
 }

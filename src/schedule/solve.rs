@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fixedbitset::FixedBitSet;
+
 use super::buy::Buyer;
 use super::compile::{Compiled, Offers, Piece};
 use super::fill::Scratch;
@@ -17,7 +19,7 @@ use super::reason::{Reason, Reasons};
 use super::repair::repair;
 use super::solution::{Placement, Solution, Unplaced};
 use super::volumes::Storage;
-use super::{bound, bundle, check, domains, existing, improve, why};
+use super::{bound, bundle, check, choice, domains, existing, improve, why};
 
 /// Places the demand of `problem`. The result depends on nothing but the problem, and not on the
 /// order of its demands.
@@ -54,18 +56,25 @@ fn attempt(
     let model = Model::new(&compiled);
     let mut packer = Packer::new(&model);
     let mut scratch = Scratch::default();
-    pack_in_order(&mut packer, &mut scratch);
+    let safe = lessons.varied().then(|| choice::safe(problem, offers));
+    pack_in_order(&mut packer, safe.as_ref(), &mut scratch);
     let left = left_by_shape(&compiled, &packer);
     if lessons.learn(&compiled, &left) {
         return None;
     }
-    improve::improve(&mut packer, &problem.options, &mut scratch);
+    if safe.is_none() {
+        improve::improve(&mut packer, &problem.options, &mut scratch);
+    }
     let mut solution = Solution { placements, ..Solution::default() };
     let mut buyer = Buyer::new(&model, &packer.limits, &packer.open);
     for open in &packer.open {
         buyer.buy(open, &mut solution);
     }
-    if problem.options.bound {
+    if lessons.vary(&refused(&buyer)) {
+        return None;
+    }
+    // A bound on what fewer columns allow would say too much.
+    if problem.options.bound && !lessons.varied() {
         let mut unplaced = packer.group_left.clone();
         if !buyer.short.is_empty() {
             unplaced.fill(u32::MAX);
@@ -104,6 +113,17 @@ fn attempt(
     Some(solution)
 }
 
+/// Pods by demand whose nodes were refused.
+fn refused(buyer: &Buyer<'_, '_, '_>) -> BTreeMap<usize, u32> {
+    let mut missing = BTreeMap::new();
+    for (demand, count) in buyer.short.keys().flat_map(|shape| &buyer.left[*shape]) {
+        if *count > 0 {
+            *missing.entry(*demand).or_insert(0) += count;
+        }
+    }
+    missing
+}
+
 /// Pods of each shape that nothing took.
 fn left_by_shape(compiled: &Compiled<'_>, packer: &Packer<'_, '_, '_>) -> Vec<u32> {
     let mut left: Vec<u32> = compiled.shapes.iter().map(super::compile::Shape::left).collect();
@@ -119,15 +139,20 @@ fn left_by_shape(compiled: &Compiled<'_>, packer: &Packer<'_, '_, '_>) -> Vec<u3
     left
 }
 
-/// Packs into columns: into what is reserved first, since it is paid for, then into what is bought.
-fn pack_both(packer: &mut Packer<'_, '_, '_>, columns: &[Vec<usize>; 2], scratch: &mut Scratch) {
+/// Packs into columns: into what is reserved first, since it is paid for, then into what is bought,
+/// where `minValues` were not met into what leaves a choice before the rest.
+fn pack_each(packer: &mut Packer<'_, '_, '_>, columns: &[Vec<usize>; 3], scratch: &mut Scratch) {
     for columns in columns.iter().filter(|columns| !columns.is_empty()) {
         packer.pack(columns, scratch);
     }
 }
 
 /// Heavier pools before lighter ones; where limits make room scarce, higher priorities first.
-fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
+fn pack_in_order(
+    packer: &mut Packer<'_, '_, '_>,
+    safe: Option<&FixedBitSet>,
+    scratch: &mut Scratch,
+) {
     let model = packer.model;
     let pools = &model.compiled.problem.pools;
     let weights: BTreeSet<i32> = pools.iter().map(|slot| slot.pool.weight).collect();
@@ -136,12 +161,14 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
         let (reserved, bought): (Vec<usize>, Vec<usize>) = (0..model.compiled.offers.columns.len())
             .filter(|index| pools[model.compiled.offers.columns[*index].pool].pool.weight == weight)
             .partition(|index| model.compiled.reserves(*index));
-        let columns = [reserved, bought];
+        let (varied, rest) =
+            bought.into_iter().partition(|index| safe.is_none_or(|safe| safe.contains(*index)));
+        let columns = [reserved, varied, rest];
         if columns.iter().all(Vec::is_empty) || packer.group_left.iter().all(|left| *left == 0) {
             continue;
         }
         let before = packer.clone();
-        pack_both(packer, &columns, scratch);
+        pack_each(packer, &columns, scratch);
         // Together is cheaper; one by one is fair, and needed only where a limit was felt.
         let limited = packer.group_left.iter().any(|left| *left > 0)
             && pools.iter().any(|slot| slot.pool.weight == weight && !slot.remaining.is_empty());
@@ -156,7 +183,7 @@ fn pack_in_order(packer: &mut Packer<'_, '_, '_>, scratch: &mut Scratch) {
                 packer.left[at] = if now { waiting[at] } else { 0 };
             }
             packer.sum_up();
-            pack_both(packer, &columns, scratch);
+            pack_each(packer, &columns, scratch);
             for (at, item) in model.items.iter().enumerate() {
                 if model.groups[item.group].priority == *priority {
                     waiting[at] = packer.left[at];

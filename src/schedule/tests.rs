@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 
 mod daemons;
+mod gangs;
+mod min_values;
 mod relief;
 mod removal;
 mod reserved;

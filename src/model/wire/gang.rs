@@ -44,7 +44,7 @@ pub(super) fn join(
     let gang = Gang { name: name.into(), size, by_group: false };
     if let Some(key) = text(GANG_TOPOLOGY) {
         shape.labels.insert(gang.label().to_owned(), name.to_owned());
-        shape.pod_affinity.push(gang.together(normalize_key(key)));
+        shape.together.push(gang.together(normalize_key(key)));
     }
     shape.gang = Some(Arc::new(gang));
 }
@@ -82,13 +82,13 @@ mod tests {
         assert!(plain.gang.is_none());
         let gang = annotated(&serde_json::json!({ "harbinger.sh/gang": "mpi" }));
         assert_eq!(gang.gang.as_ref().map(|gang| (&*gang.name, gang.size)), Some(("mpi", 0)));
-        assert!(gang.pod_affinity.is_empty());
+        assert!(gang.together.is_empty());
         let close = annotated(&serde_json::json!({
             "harbinger.sh/gang": "mpi", "harbinger.sh/gang-size": "8",
             "harbinger.sh/gang-topology": "topology.kubernetes.io/zone",
         }));
         assert_eq!(close.gang.as_ref().map(|gang| gang.size), Some(8));
-        let term = &close.pod_affinity[0];
+        let term = &close.together[0];
         assert_eq!(&*term.topology_key, "topology.kubernetes.io/zone");
         assert!(term.selector.as_ref().unwrap().matches(&close.labels));
     }

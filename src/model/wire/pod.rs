@@ -305,6 +305,7 @@ pub fn shape(meta: &MetaWire, spec: &PodSpecWire, status: &PodStatusWire) -> Pod
         pod_anti_affinity: terms(
             &anti_affinity.required_during_scheduling_ignored_during_execution,
         ),
+        together: Vec::new(),
         preferred_pod_terms,
         spread: spec.topology_spread_constraints.iter().map(|c| spread(c, labels)).collect(),
         host_ports: host_ports(spec),

@@ -6,7 +6,7 @@
 //! the nodes that exist before the new ones or all at once, with spreads over host names first or
 //! not. What becomes bindable in none of them is a violation.
 
-mod places;
+pub(super) mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -37,6 +37,16 @@ fn what_fits_elsewhere_costs_nothing_and_the_rest_its_price() {
     assert_eq!(nowhere.unplaced[0].count, 1);
 }
 
+#[test]
+fn pods_with_devices_are_not_moved() {
+    let claims = r#""resourceClaims":[{"name":"gpu","resourceClaimName":"g"}]"#;
+    let drives = pod(&format!("{},{claims}", requests("1", "1Gi")), "");
+    let mut problem = problem(&[], vec![on_demand()]);
+    problem.nodes = vec![node("n1", "a", 0, &[(Arc::clone(&drives), 1)]), node("n2", "a", 8, &[])];
+    let answer = Removals::new(problem).without(&[0], &[(drives, 1)]);
+    assert_eq!((answer.placements.len(), answer.unplaced.len()), (0, 1));
+}
+
 proptest! {
     #![proptest_config(cases(256))]
 
