@@ -1,6 +1,9 @@
 //! How long pods wait for nodes: the released binary on a real control plane, with EC2 played by an
 //! emulator. Prints tables; asserts nothing about time.
 //!
+//! `cargo bench --bench provision -- INTENTS SIZE`: only rounds with announced pods planned (`true`) or
+//! not (`false`), and only Deployments of that size; all without arguments.
+//!
 //! Instances register 5 s after their launch and are ready half a second later. Everything runs on
 //! one machine, the control plane included, so that the figures for 1,000 pods are bound by its
 //! processors.
@@ -48,9 +51,15 @@ const LAUNCHES: usize = 40;
 
 fn main() -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        launches().await?;
+        let words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+        let words: Vec<String> = words.collect();
+        if words.is_empty() {
+            launches().await?;
+        }
         for intents in ["true", "false"] {
-            pods(intents).await?;
+            if words.first().is_none_or(|word| word == intents) {
+                pods(intents, words.get(1)).await?;
+            }
         }
         Ok(())
     })
@@ -89,7 +98,7 @@ struct Round {
     gone: Duration,
 }
 
-async fn pods(intents: &str) -> Result<()> {
+async fn pods(intents: &str, size: Option<&String>) -> Result<()> {
     let flag = format!("--intents={intents}");
     let world = World::start(BOOT, &["--leader-elect=false", &flag]).await?;
     println!("\nannounced pods are planned: {intents}");
@@ -108,6 +117,9 @@ async fn pods(intents: &str) -> Result<()> {
         "RSS MiB"
     );
     for (count, rounds) in SIZES {
+        if size.is_some_and(|size| *size != count.to_string()) {
+            continue;
+        }
         for _ in 0..rounds {
             let round = round(&world, count).await.with_context(|| world.story())?;
             let rss = format!(

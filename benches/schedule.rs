@@ -1,7 +1,8 @@
 //! The engine on the field's published mix: time, and beside it nodes, price and price over bound.
 //!
 //! Run with `cargo bench --no-default-features --bench schedule`. A table of all cases comes first
-//! (the least time of a few solves, each of a fresh solver); criterion's figures of the cases that
+//! (the least time of a few solves, each of a fresh solver, and the most memory that one holds beside
+//! its problem); criterion's figures of the cases that
 //! are worth watching follow. `HARBINGER_BENCH_CASES=/path` adds inputs of pods and instance types as files.
 //!
 //! The mix: 400 instance types, type i with i vCPU, 2i GiB and 10i pods at a price linear in its
@@ -43,6 +44,8 @@ enum Kind {
     HostSpread,
     Affinity,
     AntiAffinity,
+    /// Away from its own kind, near a zone, even over zones: all of it if it can be had.
+    Preferences,
 }
 
 const MIX: [Kind; 5] =
@@ -110,6 +113,18 @@ fn pod(kind: Kind, rng: &mut impl Rng) -> PodShape {
         Kind::AntiAffinity => {
             label = json!({"app": "nginx"});
             spec["affinity"] = json!({"podAntiAffinity": term(HOST, &label)});
+        }
+        Kind::Preferences => {
+            let select = json!({"matchLabels": label});
+            spec["affinity"] = json!({
+                "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10,
+                    "podAffinityTerm": {"topologyKey": HOST, "labelSelector": select}}]},
+                "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 5,
+                    "preference": {"matchExpressions": [{"key": ZONE, "operator": "In",
+                        "values": [pick(rng, &["test-zone-1", "test-zone-2", "test-zone-9"])]}]}}]},
+            });
+            spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": ZONE,
+                "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": select}]);
         }
     }
     let pod = json!({"metadata": {"name": "p", "namespace": "default", "labels": label},
@@ -194,13 +209,15 @@ fn cases() -> Vec<Case> {
             cases.push(Case { name: format!("{name}-{pods}"), problem: mix(kinds, *pods) });
         }
     };
-    let sizes = [500, 1_000, 5_000, 20_000];
+    let sizes = [1, 10, 100, 500, 1_000, 5_000, 20_000];
     add("diverse", &MIX, &sizes);
     add("generic", &[Kind::Generic], &sizes);
-    add("zone-spread", &[Kind::ZoneSpread], &[1_000, 5_000]);
-    add("host-spread", &[Kind::HostSpread], &[1_000, 5_000]);
-    add("affinity", &[Kind::Affinity], &[1_000, 5_000]);
-    add("anti-affinity", &[Kind::AntiAffinity], &[500, 1_000]);
+    add("zone-spread", &[Kind::ZoneSpread], &sizes);
+    add("host-spread", &[Kind::HostSpread], &sizes);
+    add("affinity", &[Kind::Affinity], &sizes);
+    // One node each.
+    add("anti-affinity", &[Kind::AntiAffinity], &sizes);
+    add("preferences", &[Kind::Preferences], &[100, 1_000, 4_000]);
     if let Some(folder) = std::env::var_os("HARBINGER_BENCH_CASES") {
         let folder = std::path::Path::new(&folder);
         for name in ["diverse-500", "generic-500"] {
@@ -241,11 +258,26 @@ fn best_of(runs: u32, problem: &Problem) -> (Duration, Solution) {
 
 fn table(cases: &[Case]) {
     println!(
-        "{:<20} {:>7} {:>9} {:>6} {:>6} {:>10} {:>10} {:>6} {:>9} {:>9}",
-        "case", "demands", "ms", "nodes", "left", "$/h", "plain", "ratio", "ms +200", "$/h +200"
+        "{:<20} {:>7} {:>9} {:>8} {:>6} {:>6} {:>10} {:>10} {:>6} {:>9} {:>9}",
+        "case",
+        "demands",
+        "ms",
+        "MiB",
+        "nodes",
+        "left",
+        "$/h",
+        "plain",
+        "ratio",
+        "ms +200",
+        "$/h +200"
     );
     for case in cases {
         let (time, solution) = best_of(5, &case.problem);
+        let held = allocation_counter::measure(|| {
+            black_box(schedule::solve(&case.problem));
+        });
+        #[expect(clippy::cast_precision_loss, reason = "mebibytes")]
+        let mib = held.bytes_max as f64 / f64::from(1 << 20);
         let violations = schedule::check::check(&case.problem, &solution);
         let mut longer = case.problem.clone();
         longer.options = Options { improve: 200, ..Options::default() };
@@ -253,7 +285,7 @@ fn table(cases: &[Case]) {
         let bound = plain_bound(&case.problem);
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         println!(
-            "{:<20} {:>7} {:>9.2} {:>6} {:>6} {:>10.4} {:>10.4} {:>6.3} {:>9.2} {:>9.4}{}",
+            "{:<20} {:>7} {:>9.2} {mib:>8.1} {:>6} {:>6} {:>10.4} {:>10.4} {:>6.3} {:>9.2} {:>9.4}{}",
             case.name,
             case.problem.demands.len(),
             ms(time),

@@ -14,6 +14,7 @@ mod compile;
 mod daemons;
 mod domains;
 mod existing;
+mod families;
 mod feasible;
 mod fill;
 mod generate;
@@ -38,6 +39,7 @@ mod volumes;
 mod why;
 
 pub use bare::{BareNode, bare_node};
+pub use families::{Family, families};
 pub use problem::{Demand, GangSlot, Hurry, NodeSlot, Options, PoolSlot, Problem};
 pub use reason::{Reason, Reasons, VolumeFault};
 pub use rooms::rooms;

@@ -82,6 +82,21 @@ pub(super) struct Read {
     pub(super) notes: Vec<String>,
 }
 
+impl Output {
+    /// A report in this form; `table` is the one for people.
+    pub(super) fn render(
+        self,
+        report: &Report,
+        table: impl Fn(&Report) -> String,
+    ) -> Result<String> {
+        Ok(match self {
+            Self::Table => table(report),
+            Self::Json => serde_json::to_string_pretty(report)? + "\n",
+            Self::Yaml => serde_saphyr::to_string(report)?,
+        })
+    }
+}
+
 impl Source {
     /// Reads, checks and plans; input errors are printed and become the exit code.
     ///
@@ -206,12 +221,7 @@ impl Simulate {
             Ok(report) => report,
             Err(code) => return Ok(code),
         };
-        let text = match self.output {
-            Output::Table => table::render(&report),
-            Output::Json => serde_json::to_string_pretty(&report)? + "\n",
-            Output::Yaml => serde_saphyr::to_string(&report)?,
-        };
-        super::print(&text)?;
+        super::print(&self.output.render(&report, table::render)?)?;
         if self.fail_unschedulable && report.pods.unschedulable > 0 {
             return Ok(ExitCode::from(super::EXIT_UNSCHEDULABLE));
         }

@@ -101,7 +101,7 @@ fn of_pool(
             return Reason::Requirement {
                 key: labels::ZONE.to_owned(),
                 wanted: wanted.to_string(),
-                found: found_zones(slot),
+                found: zones_of(&large),
             };
         }
         if let Some(reason) = too_many_volumes(compiled, shape, index) {
@@ -200,9 +200,12 @@ fn too_many_volumes(compiled: &Compiled<'_>, shape: &Shape, pool: usize) -> Opti
     })
 }
 
-fn found_zones(slot: &PoolSlot) -> String {
-    let zones: std::collections::BTreeSet<&str> =
-        slot.types.iter().flat_map(|i| &i.offerings).map(|o| &*o.zone).collect();
+fn zones_of(types: &[&&Arc<InstanceType>]) -> String {
+    let zones: std::collections::BTreeSet<&str> = types
+        .iter()
+        .flat_map(|instance| &instance.offerings)
+        .map(|offering| &*offering.zone)
+        .collect();
     zones.into_iter().collect::<Vec<_>>().join(", ")
 }
 

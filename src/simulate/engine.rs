@@ -10,7 +10,8 @@ use super::expand::{self, Expanded};
 use super::input::Input;
 use super::pools;
 use super::report::{
-    AdmissionReport, Cost, NodeReport, PodCounts, RelaxedReport, Report, UnschedulableReport, meant,
+    AdmissionReport, Cost, FamilyReport, NodeReport, PodCounts, RelaxedReport, Report,
+    UnschedulableReport, meant,
 };
 use crate::cloud::catalog::{CatalogError, SpotPrices};
 use crate::model::instance::InstanceType;
@@ -281,6 +282,17 @@ fn preference(pod: &PodShape, preference: Preference) -> String {
     }
 }
 
+fn families(problem: &Problem, demand: usize) -> Vec<FamilyReport> {
+    let all = schedule::families(problem, &problem.demands[demand].shape).into_iter();
+    let report = |of: schedule::Family| FamilyReport {
+        node_pool: of.pool.to_string(),
+        family: of.name,
+        types: of.types,
+        reason: of.reason,
+    };
+    all.map(report).collect()
+}
+
 fn fill(
     report: &mut Report,
     problem: &Problem,
@@ -352,10 +364,15 @@ fn fill(
         let asked = explain.is_some_and(|name| pods.iter().any(|pod| meant(pod, name)));
         let changes = asked.then(|| relief::nearest(problem, &placed, unplaced.demand)).flatten();
         let fits_if: Vec<String> = changes.iter().flatten().map(ToString::to_string).collect();
+        let families = if asked { families(problem, unplaced.demand) } else { Vec::new() };
         for pod in pods {
             counts.unschedulable += 1;
-            let (reasons, fits_if) = (reasons.clone(), fits_if.clone());
-            report.unschedulable.push(UnschedulableReport { pod, reasons, fits_if });
+            report.unschedulable.push(UnschedulableReport {
+                pod,
+                reasons: reasons.clone(),
+                fits_if: fits_if.clone(),
+                families: families.clone(),
+            });
         }
     }
     report.unschedulable.sort_by(|a, b| a.pod.cmp(&b.pod));

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::schedule::Reason;
+
 /// The whole report.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,6 +80,25 @@ pub struct UnschedulableReport {
     /// must be made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fits_if: Vec<String>,
+    /// What the types of each family say, where the pod was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<FamilyReport>,
+}
+
+/// What the types of a family that a pool allows say to a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyReport {
+    /// Pool.
+    pub node_pool: String,
+    /// Family, such as `c7g`.
+    pub family: String,
+    /// Types of it that the pool allows.
+    pub types: usize,
+    /// What keeps the pod from that type of them that comes nearest to taking it; none where one
+    /// would take it alone, rules about other pods and volumes aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// A preference that was given up.
@@ -120,6 +141,26 @@ pub struct Timing {
     pub load_ms: f64,
     /// Planning.
     pub solve_ms: f64,
+}
+
+impl Report {
+    /// Leaves what is about pods of one name; `false` when there is nothing.
+    pub fn keep(&mut self, name: &str) -> bool {
+        let meant = |pod: &String| meant(pod, name);
+        for pods in self.existing.values_mut().chain(self.nodes.iter_mut().map(|n| &mut n.pods)) {
+            pods.retain(meant);
+        }
+        self.existing.retain(|_, pods| !pods.is_empty());
+        self.nodes.retain(|node| !node.pods.is_empty());
+        self.unschedulable.retain(|pod| meant(&pod.pod));
+        self.relaxed.retain(|relaxed| meant(&relaxed.pod));
+        self.admission.retain(|finding| meant(&finding.pod));
+        !(self.existing.is_empty()
+            && self.nodes.is_empty()
+            && self.unschedulable.is_empty()
+            && self.relaxed.is_empty()
+            && self.admission.is_empty())
+    }
 }
 
 /// Whether a pod is the named one or one of the named workload's.

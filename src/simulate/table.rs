@@ -5,11 +5,14 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::report::{NodeReport, Report};
+use super::report::{FamilyReport, NodeReport, Report};
 use crate::model::quantity::Quantity;
 
 /// Hours in a month, as AWS counts them.
 const HOURS_PER_MONTH: f64 = 730.0;
+
+/// Families in one line of a table.
+const FAMILIES_PER_LINE: usize = 8;
 
 /// The report as text.
 pub fn render(report: &Report) -> String {
@@ -17,6 +20,81 @@ pub fn render(report: &Report) -> String {
     // Writing to a string cannot fail.
     let _ok = write(report, &mut out);
     out
+}
+
+/// What a report that was [kept](Report::keep) to one name says of it, as text.
+pub fn explain(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ok = write_places(report, &mut out);
+    out
+}
+
+fn write_places(report: &Report, out: &mut String) -> std::fmt::Result {
+    for (node, pods) in &report.existing {
+        for pod in pods {
+            writeln!(out, "{pod}: fits on node {node}")?;
+        }
+    }
+    for node in &report.nodes {
+        let (of, zone, pool) = (&node.instance_type, &node.zone, &node.node_pool);
+        let price = format!("{}, ${:.4} per hour", node.capacity_type, node.price_per_hour);
+        for pod in &node.pods {
+            writeln!(out, "{pod}: on a new {of} in {zone} ({price}) of NodePool {pool}")?;
+        }
+    }
+    let mut last: &[FamilyReport] = &[];
+    for pod in &report.unschedulable {
+        writeln!(out, "{}: fits nowhere", pod.pod)?;
+        for reason in &pod.reasons {
+            writeln!(out, "  {reason}")?;
+        }
+        if !pod.fits_if.is_empty() {
+            writeln!(out, "  It would fit if {}.", pod.fits_if.join(", and if "))?;
+        }
+        // Pods of one workload say the same.
+        if !pod.families.is_empty() && *pod.families != *last {
+            writeln!(out, "{}", families(&pod.families))?;
+        }
+        last = &pod.families;
+    }
+    for relaxed in &report.relaxed {
+        writeln!(out, "{}: {} pods gave up: {}", relaxed.pod, relaxed.count, relaxed.preference)?;
+    }
+    for finding in &report.admission {
+        writeln!(out, "{}: admission: {}: {}", finding.pod, finding.action, finding.message)?;
+    }
+    Ok(())
+}
+
+/// One row per pool and reason, in the order in which a pod is kept from them.
+fn families(families: &[FamilyReport]) -> Table {
+    let mut rows: Vec<(&str, String, usize, Vec<&str>)> = Vec::new();
+    for family in families {
+        let pool = &*family.node_pool;
+        let reason = match &family.reason {
+            Some(reason) => reason.to_string(),
+            None => "fits alone".to_owned(),
+        };
+        match rows.iter_mut().find(|row| row.0 == pool && row.1 == reason) {
+            Some(row) => {
+                row.2 += family.types;
+                row.3.push(&family.family);
+            }
+            None => rows.push((pool, reason, family.types, vec![&family.family])),
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["pool", "types", "families", "reason"]);
+    for (pool, reason, types, names) in rows {
+        let lines: Vec<String> = names.chunks(FAMILIES_PER_LINE).map(|of| of.join(", ")).collect();
+        table.add_row([pool.to_owned(), types.to_string(), lines.join("\n"), reason]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {

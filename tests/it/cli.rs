@@ -1,5 +1,6 @@
 //! The released program on files: what users type, and what they read back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -241,6 +242,61 @@ fn a_foreign_catalog_takes_the_place_of_ec2() {
     assert_eq!(report["nodes"][0]["allocatable"]["cpu"], "3900m");
 }
 
+/// On one core or on all, 20 times: what is read in another order, or raced for, would show.
+#[test]
+fn a_plan_is_the_same_bytes_each_time() {
+    let folder = Folder::new();
+    let types: Vec<Value> = (1..=12)
+        .map(|cores| {
+            let offer = |zone: &str, kind: &str, price: f64| {
+                json!({"zone": zone, "capacityType": kind, "available": true,
+                    "price": price * f64::from(cores)})
+            };
+            json!({"name": format!("box.{cores}"), "overhead": {"cpu": "100m"},
+                "capacity": {"cpu": cores, "memory": format!("{}Gi", 3 * cores), "pods": "40"},
+                "requirements": [],
+                "offerings": [offer("z1", "on-demand", 0.05), offer("z2", "on-demand", 0.05),
+                    offer("z2", "spot", 0.02), offer("z3", "spot", 0.02)]})
+        })
+        .collect();
+    let catalog = folder.file("catalog.json", &json!(types).to_string());
+    let deployment = |at: u32| {
+        let labels = json!({"app": format!("a{}", at % 5)});
+        let rule = match at % 4 {
+            0 => json!({"topologySpreadConstraints": [{"maxSkew": 1, "labelSelector":
+                {"matchLabels": labels}, "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "DoNotSchedule"}]}),
+            1 => json!({"affinity": {"podAntiAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey":
+                "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}]}}}),
+            _ => json!({}),
+        };
+        let mut spec = json!({"containers": [{"name": "c", "resources": {"requests":
+            {"cpu": format!("{}m", 100 + 150 * (at % 7)), "memory": format!("{}Mi", 200 * at)}}}]});
+        spec.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": format!("d{at}")},
+            "spec": {"replicas": 1 + at % 6, "template": {"metadata": {"labels": labels}, "spec": spec}}})
+    };
+    let items: Vec<Value> = (1..=16).map(deployment).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let (catalog, pods) = (catalog.to_str().unwrap().to_owned(), folder.file("pods.json", &list));
+    let args = ["simulate", "-o", "json", "--catalog", &catalog, pods.to_str().unwrap()];
+    let mut seen = BTreeSet::new();
+    for run in 0..20 {
+        let output = if run % 2 == 0 {
+            harbinger(&args)
+        } else {
+            let mut one = Command::new("taskset");
+            one.args(["-c", "0", env!("CARGO_BIN_EXE_harbinger")]).args(args).output().unwrap()
+        };
+        let out = text(&output.stdout);
+        let (plan, _) = out.split_once("\"timing\"").unwrap();
+        assert!(plan.contains("\"perHour\""), "{plan}");
+        seen.insert(plan.to_owned());
+    }
+    assert_eq!(seen.len(), 1);
+}
+
 #[test]
 fn existing_nodes_are_filled_first() {
     let folder = Folder::new();
@@ -308,6 +364,16 @@ fn explain_gives_place_or_reason() {
     assert!(out.contains("models/training: fits nowhere"), "{out}");
     assert!(out.contains("NodePool gpu: no instance type is large enough"), "{out}");
     assert!(out.contains("It would fit if its memory request were at most"), "{out}");
+    // The whole table: what each family of each pool says.
+    assert!(out.contains("c6a, c7a, c7i  "), "{out}");
+    let output = harbinger(&["explain", "-o", "json", "models/training", "examples/gpu-service"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let families = report["unschedulable"][0]["families"].as_array().unwrap();
+    let g4dn = families.iter().find(|family| family["family"] == "g4dn").unwrap();
+    assert_eq!(g4dn["nodePool"], "gpu");
+    assert_eq!(g4dn["reason"]["code"], "TooLarge");
+    assert_eq!(g4dn["reason"]["resource"], "memory");
+    assert_eq!(report["nodes"].as_array().map(Vec::len), Some(0), "only what is about the name");
     let output = harbinger(&["explain", "models/model", "examples/gpu-service"]);
     assert!(text(&output.stdout).contains("on a new g4dn.xlarge"), "{}", text(&output.stdout));
     let output = harbinger(&["explain", "nobody", "examples/gpu-service"]);
