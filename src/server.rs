@@ -156,9 +156,6 @@ pub trait ApiServer: Send + Sync + 'static {
     /// Asks for a node's deletion.
     fn delete_node(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// Names of the PersistentVolumes that are attached to a node, or about to be.
-    fn attached(&self, node: &str) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
-
     /// Evicts a pod; [`ApiError::Blocked`] when a budget holds it. A pod that is gone is evicted.
     fn evict(
         &self,

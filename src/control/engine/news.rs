@@ -33,7 +33,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     pub(super) fn relevant(&self, event: &Event) -> bool {
         match event {
             Event::Pods(Change::Upsert(pod)) => pod.waiting() && !self.covered(pod),
-            Event::Namespaces(_) => false,
+            Event::Namespaces(_) | Event::Attachments(_) => false,
             _ => true,
         }
     }
