@@ -120,6 +120,7 @@ pub fn claim(object: &NodeClaim) -> Claim {
         startup_taints: object.spec.startup_taints.iter().map(TaintSpec::taint).collect(),
         stage: reached.map_or(ClaimStage::Pending, |(stage, _)| stage),
         provider_id: status.provider_id.unwrap_or_default().into(),
+        image: status.image_id.unwrap_or_default().into(),
         node_name: status.node_name.unwrap_or_default().into(),
         capacity: resources(&status.capacity),
         allocatable: resources(&status.allocatable),
@@ -130,6 +131,9 @@ pub fn claim(object: &NodeClaim) -> Claim {
         consolidatable: conditions::is_true(&status.conditions, conditions::CONSOLIDATABLE),
         consistent: conditions::get(&status.conditions, conditions::CONSISTENT_STATE_FOUND)
             .map(|condition| condition.status == ConditionStatus::True),
+        drifted: conditions::get(&status.conditions, conditions::DRIFTED)
+            .filter(|condition| condition.status == ConditionStatus::True)
+            .map(|condition| (&*condition.reason).into()),
         expire_after: nillable(&object.spec.expire_after),
         termination_grace: object.spec.termination_grace_period.as_ref().map(seconds),
         finalizers: object.finalizers().iter().map(|name| (&**name).into()).collect(),

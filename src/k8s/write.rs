@@ -113,9 +113,15 @@ impl Writer {
             let generation = object.meta().generation;
             let mut changed = false;
             for update in updates {
+                let Some(status) = update.status else {
+                    let before = list.len();
+                    list.retain(|condition| condition.type_ != update.condition);
+                    changed |= list.len() != before;
+                    continue;
+                };
                 let update = Update {
                     type_: update.condition,
-                    status: update.status,
+                    status,
                     reason: &update.reason,
                     message: &update.message,
                     generation,

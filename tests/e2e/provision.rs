@@ -76,6 +76,38 @@ async fn what_happens_can_be_followed() -> Result<()> {
     let healthy = "--for=condition=NodeRegistrationHealthy";
     world.plane.kubectl(&["wait", healthy, "nodepool/default", "--timeout=60s"], "").await?;
 
+    // A pool that changes has nodes that are not what it says, until it is as it was.
+    let annotate = async |value: &str| {
+        let patch = format!(
+            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"cost":{value}}}}}}}}}}}"#
+        );
+        let args = ["patch", "nodepool/default", "--type=merge", "-p", &patch];
+        world.plane.kubectl(&args, "").await
+    };
+    let drifted = async |wanted: &str| {
+        let path = "jsonpath={.items[*].status.conditions[?(@.type==\"Drifted\")].reason}";
+        poll::until("drift", DEADLINE, async || {
+            let said = world.plane.kubectl(&["get", "nodeclaims", "-o", path], "").await?;
+            ensure!(said == wanted, "{said:?}, not {wanted:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| world.story())
+    };
+    annotate("\"7\"").await?;
+    drifted("NodePoolDrifted").await?;
+    annotate("null").await?;
+    drifted("").await?;
+    let tag = async |value: &str| {
+        let patch = format!(r#"{{"spec":{{"tags":{{"cost":{value}}}}}}}"#);
+        let args = ["patch", "ec2nodeclass/default", "--type=merge", "-p", &patch];
+        world.plane.kubectl(&args, "").await
+    };
+    tag("\"7\"").await?;
+    drifted("NodeClassDrift").await?;
+    tag("null").await?;
+    drifted("").await?;
+
     // A dry run reserves nothing and buys nothing.
     let bought = world.cloud.journal().of("CreateFleet").len();
     let large = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: large}\nspec:\n  replicas: 90\n  \

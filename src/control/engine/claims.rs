@@ -44,7 +44,14 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                     let pool = snapshot.pools.get(&claim.pool).map(|pool| &**pool);
                     let event = node.and_then(|node| self.pod_events.get(&node.name));
                     let event = event.copied().unwrap_or(0);
-                    let mark = marks::due(claim, node.map(|node| &**node), pool, event, now);
+                    let mark = marks::due(
+                        claim,
+                        node.map(|node| &**node),
+                        pool,
+                        self.class_facts.get(&claim.class.name),
+                        event,
+                        now,
+                    );
                     mark.map_or(Step::Done, Step::Mark)
                 }
                 step => step,

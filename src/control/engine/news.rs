@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Engine;
+use crate::api::ec2nodeclass::EC2NodeClass;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event};
 use crate::control::Clock;
@@ -10,6 +11,7 @@ use crate::demand::{Phase, Reservation};
 use crate::intent::Intent;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
+use crate::plan::drift::ClassFacts;
 use crate::server::ApiServer;
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
@@ -26,6 +28,27 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         if WorkloadKind::parse(&intent.kind).is_some() {
             self.mark();
         }
+    }
+
+    /// Takes note of classes, and of what they say of their nodes.
+    pub(super) fn note_classes(&mut self, change: Change<Arc<str>, EC2NodeClass>) {
+        let name =
+            |class: &EC2NodeClass| Arc::from(class.metadata.name.as_deref().unwrap_or_default());
+        self.classes.send_modify(|classes| match change {
+            Change::Upsert(class) => {
+                self.class_facts.insert(name(&class), ClassFacts::of(&class));
+                classes.insert(name(&class), Arc::new(class));
+            }
+            Change::Delete(name) => {
+                self.class_facts.remove(&name);
+                classes.remove(&name);
+            }
+            Change::Replace(list) => {
+                self.class_facts =
+                    list.iter().map(|class| (name(class), ClassFacts::of(class))).collect();
+                *classes = list.into_iter().map(|class| (name(&class), Arc::new(class))).collect();
+            }
+        });
     }
 
     /// Whether an event can change what is to be bought. Pods that a reservation announced do not
