@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Clock, Context, Message, Outcome};
 use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::project;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
@@ -21,7 +22,7 @@ use crate::model::pool::Pool;
 use crate::model::resources::Resources;
 use crate::plan::catalogs::PRICE_OVERLAY_APPLIED;
 use crate::plan::draft::{ClaimDraft, LaunchChoice, registration_taints};
-use crate::plan::drift::ClassFacts;
+use crate::plan::drift::class_digest;
 use crate::plan::{Catalog, Catalogs};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;
@@ -74,7 +75,7 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
     first_event: Instant,
 ) {
     let (Some(class), Some(first)) = (class, drafts.first()) else { return };
-    let digest = &ClassFacts::of(&class).digest();
+    let digest = &class_digest(&project::class(&class));
     let mut creating: FuturesUnordered<_> = drafts
         .iter()
         .map(|draft| async move { (draft, context.api.create_claim(object(draft, digest)).await) })

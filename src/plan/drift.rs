@@ -1,19 +1,18 @@
 //! Whether what a claim was made from has changed since.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use crate::api::conditions;
-use crate::api::ec2nodeclass::EC2NodeClass;
-use crate::api::labels::{
-    EC2NODECLASS_HASH, EC2NODECLASS_HASH_VERSION, NODEPOOL_HASH, NODEPOOL_HASH_VERSION,
-};
 use crate::model::claim::{Claim, ClaimStage};
-use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
 use crate::model::node::Node;
-use crate::model::pool::Pool;
+use crate::model::pool::{ClassFacts, Pool};
 
+/// Annotation: digest of the pool's template.
+pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
+/// Annotation: how that is made.
+pub const NODEPOOL_HASH_VERSION: &str = "karpenter.sh/nodepool-hash-version";
+/// Annotation: digest of the class.
+pub const EC2NODECLASS_HASH: &str = "karpenter.k8s.aws/ec2nodeclass-hash";
+/// Annotation: how that is made.
+pub const EC2NODECLASS_HASH_VERSION: &str = "karpenter.k8s.aws/ec2nodeclass-hash-version";
 /// How we make digests. Another autoscaler's digest of the same pool is another one.
 pub const HASH_VERSION: &str = "harbinger-1";
 
@@ -28,46 +27,9 @@ pub const IMAGE: &str = "AMIDrift";
 /// The class does not select the reservation any more.
 pub const RESERVATION: &str = "CapacityReservationDrift";
 
-/// What a class says of its nodes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ClassFacts {
-    hash: Arc<str>,
-    /// What its selectors found; none while that is not known.
-    found: Option<Found>,
-}
-
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Found {
-    images: BTreeSet<String>,
-    reservations: BTreeSet<String>,
-}
-
-impl ClassFacts {
-    /// Reads a class and its status.
-    pub fn of(class: &EC2NodeClass) -> Self {
-        let mut spec = class.spec.clone();
-        // What these find is compared, not how they find it; for the family counts what it is.
-        spec.ami_family = spec.resolved_family();
-        spec.subnet_selector_terms.clear();
-        spec.security_group_selector_terms.clear();
-        spec.ami_selector_terms.clear();
-        spec.capacity_reservation_selector_terms.clear();
-        // Not in the field's digest.
-        spec.ip_prefix_count = None;
-        let text = serde_json::to_string(&spec).unwrap_or_default();
-        let status = class.status.as_ref();
-        let status = status.filter(|s| conditions::is_true(&s.conditions, conditions::READY));
-        let found = status.map(|status| Found {
-            images: status.amis.iter().map(|image| image.id.clone()).collect(),
-            reservations: status.capacity_reservations.iter().map(|of| of.id.clone()).collect(),
-        });
-        Self { hash: hex(text, 8).into(), found }
-    }
-
-    /// The annotations of a claim that is made with the class.
-    pub fn digest(&self) -> Labels {
-        digest(EC2NODECLASS_HASH, EC2NODECLASS_HASH_VERSION, &self.hash)
-    }
+/// The annotations of a claim that is made with a class.
+pub fn class_digest(class: &ClassFacts) -> Labels {
+    digest(EC2NODECLASS_HASH, EC2NODECLASS_HASH_VERSION, &class.hash)
 }
 
 /// The annotations of a claim that is made from a pool.
@@ -129,7 +91,7 @@ pub fn adopted(claim: &Claim, pool: Option<&Pool>, class: Option<&ClassFacts>) -
     let mut taken = Labels::new();
     let digests = [
         (NODEPOOL_HASH, NODEPOOL_HASH_VERSION, pool.map(pool_digest)),
-        (EC2NODECLASS_HASH, EC2NODECLASS_HASH_VERSION, class.map(ClassFacts::digest)),
+        (EC2NODECLASS_HASH, EC2NODECLASS_HASH_VERSION, class.map(class_digest)),
     ];
     for (hash, version, digest) in digests {
         let ours = claim.annotations.get(version).is_some_and(|version| version == HASH_VERSION);
@@ -147,6 +109,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::project;
     use crate::model::requirement::Requirement;
 
     fn pool(requirements: &[(&str, Requirement)]) -> Pool {
@@ -175,7 +138,7 @@ mod tests {
         change(&mut object);
         object["apiVersion"] = "karpenter.k8s.aws/v1".into();
         object["kind"] = "EC2NodeClass".into();
-        ClassFacts::of(&serde_json::from_value(object).unwrap())
+        project::class(&serde_json::from_value(object).unwrap())
     }
 
     fn claim(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Claim {
@@ -236,7 +199,7 @@ mod tests {
     #[test]
     fn the_class_counts_without_its_selectors() {
         let mut made = claim(&[], &[]);
-        made.annotations = class(|_| {}).digest();
+        made.annotations = class_digest(&class(|_| {}));
         let of = |claim: &Claim, change: fn(&mut Value)| {
             drifted(claim, None, Some(&pool(&[])), Some(&class(change)))
         };
@@ -286,7 +249,7 @@ mod tests {
         let taken = |claim: &Claim| adopted(claim, Some(&pool), Some(&class));
         let mut old = claim(&[], &[(NODEPOOL_HASH, "then"), (NODEPOOL_HASH_VERSION, "v3")]);
         let mut both = pool_digest(&pool);
-        both.extend(class.digest());
+        both.extend(class_digest(&class));
         assert_eq!(taken(&old), Some(both.clone()));
         assert_eq!(adopted(&old, Some(&pool), None), Some(pool_digest(&pool)));
         old.drifted = Some(NODE_POOL.into());

@@ -1,11 +1,11 @@
 //! What the status of a claim in use says beside its life: when a pod last came or went, whether its
 //! node may be consolidated, whether it is as large as was promised, and whether it has drifted.
 
-use super::drift::{self, ClassFacts};
+use super::drift;
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::labels::Labels;
 use crate::model::node::Node;
-use crate::model::pool::Pool;
+use crate::model::pool::{ClassFacts, Pool};
 
 /// A pod that came or went is written down no sooner than this after the last one, seconds, as in the
 /// field: a burst would be a write a pod.
@@ -156,7 +156,7 @@ mod tests {
         let mut claim = Claim { consistent: Some(true), ..settled() };
         let (same, other) = (Pool::default(), Pool { hash: "b".into(), ..Pool::default() });
         let (node, class) = (Node::default(), ClassFacts::default());
-        claim.annotations.extend(class.digest());
+        claim.annotations.extend(drift::class_digest(&class));
         let found = |claim: &Claim, pool| due(claim, Some(&node), pool, Some(&class), 0, 100);
         let drifted = |reason| Some(Mark { drifted: Some(reason), ..Mark::default() });
         assert_eq!(found(&claim, Some(&same)), None);
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(found(&claim, Some(&same)), drifted(None));
         assert_eq!(found(&claim, None), drifted(None), "there is no pool to differ from");
         claim.drifted = None;
-        claim.annotations = class.digest();
+        claim.annotations = drift::class_digest(&class);
         let adopted = Some(Mark { adopted: Some(drift::pool_digest(&other)), ..Mark::default() });
         assert_eq!(found(&claim, Some(&other)), adopted);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::project;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event};
 use crate::control::Clock;
@@ -11,7 +12,6 @@ use crate::demand::{Phase, Reservation};
 use crate::intent::Intent;
 use crate::model::pod::Pod;
 use crate::model::workload::WorkloadKind;
-use crate::plan::drift::ClassFacts;
 use crate::server::ApiServer;
 
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
@@ -36,7 +36,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             |class: &EC2NodeClass| Arc::from(class.metadata.name.as_deref().unwrap_or_default());
         self.classes.send_modify(|classes| match change {
             Change::Upsert(class) => {
-                self.class_facts.insert(name(&class), ClassFacts::of(&class));
+                self.class_facts.insert(name(&class), project::class(&class));
                 classes.insert(name(&class), Arc::new(class));
             }
             Change::Delete(name) => {
@@ -45,7 +45,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             }
             Change::Replace(list) => {
                 self.class_facts =
-                    list.iter().map(|class| (name(class), ClassFacts::of(class))).collect();
+                    list.iter().map(|class| (name(class), project::class(class))).collect();
                 *classes = list.into_iter().map(|class| (name(&class), Arc::new(class))).collect();
             }
         });
