@@ -45,7 +45,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, once")]
+#[cfg_attr(feature = "aws", expect(clippy::large_enum_variant, reason = "there is one, once"))]
 enum Command {
     /// Says which nodes manifests would need, what they cost, and which pods fit nowhere
     #[command(after_help = EXIT_CODES)]

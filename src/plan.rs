@@ -5,6 +5,7 @@
 
 pub mod catalogs;
 pub mod draft;
+pub mod drift;
 pub mod empty;
 pub mod fixed;
 mod gangs;

@@ -35,13 +35,13 @@ pub enum ApiError {
     Transient(String),
 }
 
-/// A condition to set.
+/// A condition to set or to take away.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConditionUpdate {
     /// Type.
     pub condition: &'static str,
-    /// Whether it holds.
-    pub status: ConditionStatus,
+    /// Whether it holds; `None` takes the condition away.
+    pub status: Option<ConditionStatus>,
     /// Machine-readable cause.
     pub reason: String,
     /// Cause for people.
@@ -53,7 +53,7 @@ impl ConditionUpdate {
     pub fn holds(condition: &'static str) -> Self {
         Self {
             condition,
-            status: ConditionStatus::True,
+            status: Some(ConditionStatus::True),
             reason: condition.to_owned(),
             message: String::new(),
         }
@@ -62,13 +62,18 @@ impl ConditionUpdate {
     /// The condition does not hold.
     pub fn fails(condition: &'static str, reason: &str, message: &str) -> Self {
         let (reason, message) = (reason.to_owned(), message.to_owned());
-        Self { condition, status: ConditionStatus::False, reason, message }
+        Self { condition, status: Some(ConditionStatus::False), reason, message }
     }
 
     /// It is not known yet whether the condition holds.
     pub fn unknown(condition: &'static str, reason: &str, message: &str) -> Self {
         let (reason, message) = (reason.to_owned(), message.to_owned());
-        Self { condition, status: ConditionStatus::Unknown, reason, message }
+        Self { condition, status: Some(ConditionStatus::Unknown), reason, message }
+    }
+
+    /// There is nothing to say of the condition any more.
+    pub fn gone(condition: &'static str) -> Self {
+        Self { condition, status: None, reason: String::new(), message: String::new() }
     }
 }
 
@@ -155,9 +160,6 @@ pub trait ApiServer: Send + Sync + 'static {
 
     /// Asks for a node's deletion.
     fn delete_node(&self, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
-
-    /// Names of the PersistentVolumes that are attached to a node, or about to be.
-    fn attached(&self, node: &str) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
 
     /// Evicts a pod; [`ApiError::Blocked`] when a budget holds it. A pod that is gone is evicted.
     fn evict(

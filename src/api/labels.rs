@@ -29,18 +29,10 @@ pub const RESERVED: &str = "reserved";
 
 /// Annotation on pods and nodes: leave it alone.
 pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
-/// Annotation on pools and claims: hash of the pool's template.
-pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
-/// Annotation on pools and claims: which hash function was used.
-pub const NODEPOOL_HASH_VERSION: &str = "karpenter.sh/nodepool-hash-version";
 /// Annotation on claims: the moment (RFC 3339) at which draining stops being polite.
 pub const TERMINATION_TIMESTAMP: &str = "karpenter.sh/nodeclaim-termination-timestamp";
 /// Annotation on claims: `minValues` could not be held.
 pub const MIN_VALUES_RELAXED: &str = "karpenter.sh/nodeclaim-min-values-relaxed";
-/// Annotation on classes and claims: hash of the class.
-pub const EC2NODECLASS_HASH: &str = "karpenter.k8s.aws/ec2nodeclass-hash";
-/// Annotation on classes and claims: which hash function was used.
-pub const EC2NODECLASS_HASH_VERSION: &str = "karpenter.k8s.aws/ec2nodeclass-hash-version";
 /// Annotation on claims: the instance carries its claim's tags.
 pub const TAGGED: &str = "karpenter.k8s.aws/tagged";
 /// Annotation on claims: the profile that the instance was started with.

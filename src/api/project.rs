@@ -10,6 +10,7 @@ use super::common::{
 };
 use super::conditions::{self, ConditionStatus};
 use super::duration::{GoDuration, NillableDuration};
+use super::ec2nodeclass::EC2NodeClass;
 use super::nodeclaim::NodeClaim;
 use super::nodeoverlay::NodeOverlay;
 use super::nodepool::{
@@ -20,7 +21,7 @@ use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
 use crate::model::labels::{self, Labels};
 use crate::model::overlay::{Overlay, PriceChange};
-use crate::model::pool::{ClassRef, ConsolidationPolicy, Pool};
+use crate::model::pool::{ClassFacts, ClassFindings, ClassRef, ConsolidationPolicy, Pool};
 use crate::model::quantity::Quantity;
 use crate::model::requirement::{self, Expression, Requirement, Requirements};
 use crate::model::resources::Resources;
@@ -120,6 +121,7 @@ pub fn claim(object: &NodeClaim) -> Claim {
         startup_taints: object.spec.startup_taints.iter().map(TaintSpec::taint).collect(),
         stage: reached.map_or(ClaimStage::Pending, |(stage, _)| stage),
         provider_id: status.provider_id.unwrap_or_default().into(),
+        image: status.image_id.unwrap_or_default().into(),
         node_name: status.node_name.unwrap_or_default().into(),
         capacity: resources(&status.capacity),
         allocatable: resources(&status.allocatable),
@@ -130,10 +132,34 @@ pub fn claim(object: &NodeClaim) -> Claim {
         consolidatable: conditions::is_true(&status.conditions, conditions::CONSOLIDATABLE),
         consistent: conditions::get(&status.conditions, conditions::CONSISTENT_STATE_FOUND)
             .map(|condition| condition.status == ConditionStatus::True),
+        drifted: conditions::get(&status.conditions, conditions::DRIFTED)
+            .filter(|condition| condition.status == ConditionStatus::True)
+            .map(|condition| (&*condition.reason).into()),
         expire_after: nillable(&object.spec.expire_after),
         termination_grace: object.spec.termination_grace_period.as_ref().map(seconds),
         finalizers: object.finalizers().iter().map(|name| (&**name).into()).collect(),
     }
+}
+
+/// What a class says of its nodes.
+pub fn class(class: &EC2NodeClass) -> ClassFacts {
+    let mut spec = class.spec.clone();
+    // What these find is compared, not how they find it; of the family counts what it is.
+    spec.ami_family = spec.resolved_family();
+    spec.subnet_selector_terms.clear();
+    spec.security_group_selector_terms.clear();
+    spec.ami_selector_terms.clear();
+    spec.capacity_reservation_selector_terms.clear();
+    // Not in the field's digest.
+    spec.ip_prefix_count = None;
+    let text = serde_json::to_string(&spec).unwrap_or_default();
+    let status = class.status.as_ref();
+    let status = status.filter(|s| conditions::is_true(&s.conditions, conditions::READY));
+    let found = status.map(|status| ClassFindings {
+        images: status.amis.iter().map(|image| image.id.clone()).collect(),
+        reservations: status.capacity_reservations.iter().map(|of| of.id.clone()).collect(),
+    });
+    ClassFacts { hash: hex(text, 8).into(), found }
 }
 
 /// The overlay of an object, with what is wrong with it.

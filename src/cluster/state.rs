@@ -11,7 +11,7 @@ use crate::model::node::Node;
 use crate::model::overlay::Overlay;
 use crate::model::pod::{Images, Pod, PodShape};
 use crate::model::pool::Pool;
-use crate::model::volume::{CsiNode, PersistentVolume, StorageClass, VolumeClaim};
+use crate::model::volume::{Attachment, CsiNode, PersistentVolume, StorageClass, VolumeClaim};
 use crate::model::workload::{Workload, WorkloadKind};
 
 /// A change of one kind's objects. `Replace` is a full list: what it lacks is gone.
@@ -96,10 +96,12 @@ pub enum Event {
     StorageClasses(Change<Arc<str>, StorageClass>),
     /// What nodes can attach.
     CsiNodes(Change<Arc<str>, CsiNode>),
+    /// Volumes at nodes.
+    Attachments(Change<Arc<str>, Attachment>),
 }
 
 /// Kinds that must have delivered a list before planning starts.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "pods",
     "nodes",
     "claims",
@@ -111,6 +113,7 @@ const KINDS: [&str; 17] = [
     "volumes",
     "storage classes",
     "CSI nodes",
+    "attachments",
     "Deployment",
     "ReplicaSet",
     "StatefulSet",
@@ -223,6 +226,10 @@ impl State {
             Event::CsiNodes(change) => (
                 listed(&change, "CSI nodes"),
                 change.fold_into(&mut snapshot.volumes.nodes, |n| Arc::clone(&n.name)),
+            ),
+            Event::Attachments(change) => (
+                listed(&change, "attachments"),
+                change.fold_into(&mut snapshot.volumes.attachments, |a| Arc::clone(&a.name)),
             ),
             Event::Namespaces(change) => {
                 let listed = listed(&change, "namespaces");
@@ -344,6 +351,7 @@ mod tests {
         state.apply(Event::Volumes(Change::Replace(Vec::new())));
         state.apply(Event::StorageClasses(Change::Replace(Vec::new())));
         state.apply(Event::CsiNodes(Change::Replace(Vec::new())));
+        state.apply(Event::Attachments(Change::Replace(Vec::new())));
         for name in ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"] {
             let kind = WorkloadKind::parse(name).unwrap();
             state.apply(Event::Workloads(kind, Change::Replace(Vec::new())));

@@ -53,12 +53,23 @@ impl Snapshot {
     }
 
     /// Volumes of the pods that a node has.
-    pub fn volumes_on(&self, node: &str) -> BTreeSet<&str> {
+    fn volumes_on(&self, node: &str) -> BTreeSet<&str> {
         let pods = self.pods_by_node().remove(node).unwrap_or_default().into_iter();
         pods.flat_map(|pod| pod.shape.claims.iter().map(move |mounted| (pod, mounted)))
             .filter_map(|(pod, mounted)| self.volumes.claim(&pod.shape.namespace, mounted))
             .filter_map(|claim| claim.volume.as_deref())
             .collect()
+    }
+
+    /// Volumes that are attached to a node, or about to be, and that no pod there uses.
+    pub fn attached(&self, node: &str) -> Vec<&str> {
+        let all = self.volumes.attachments.values().filter(|attachment| &*attachment.node == node);
+        let mut attached: Vec<&str> = all.map(|attachment| &*attachment.volume).collect();
+        if !attached.is_empty() {
+            let used = self.volumes_on(node);
+            attached.retain(|volume| !used.contains(volume));
+        }
+        attached
     }
 
     /// Shapes of the DaemonSets.
@@ -156,4 +167,34 @@ pub fn expected_node(claim: &Claim) -> Node {
 /// Whether a claim's node takes pods.
 pub fn open(claim: &Claim) -> bool {
     claim.stage == ClaimStage::Initialized
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::volume::{Attachment, MountedClaim, VolumeClaim};
+
+    #[test]
+    fn volumes_of_pods_that_stay_are_not_waited_for() {
+        let mut snapshot = Snapshot::default();
+        for (name, node, volume) in [("a", "n", "used"), ("b", "n", "left"), ("c", "m", "other")] {
+            let attachment =
+                Attachment { name: name.into(), node: node.into(), volume: volume.into() };
+            Arc::make_mut(&mut snapshot.volumes.attachments)
+                .insert(name.into(), Arc::new(attachment));
+        }
+        assert_eq!(snapshot.attached("n"), ["used", "left"]);
+        let claim = VolumeClaim { volume: Some("used".into()), ..VolumeClaim::default() };
+        Arc::make_mut(&mut snapshot.volumes.claims)
+            .insert(("ns".into(), "data".into()), Arc::new(claim));
+        let shape = PodShape {
+            namespace: "ns".into(),
+            claims: vec![MountedClaim::of("data")],
+            ..PodShape::default()
+        };
+        let pod = Pod { node_name: Some("n".into()), shape: Arc::new(shape), ..Pod::default() };
+        Arc::make_mut(&mut snapshot.pods).insert(("ns".into(), "p".into()), Arc::new(pod));
+        assert_eq!(snapshot.attached("n"), ["left"]);
+        assert!(snapshot.attached("none").is_empty());
+    }
 }

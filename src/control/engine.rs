@@ -25,6 +25,7 @@ use crate::intent::Intent;
 use crate::model::claim::Claim;
 use crate::model::failure::Failure;
 use crate::model::labels;
+use crate::model::pool::ClassFacts;
 use crate::model::requirement::{Requirement, Requirements};
 use crate::plan::{Catalog, Catalogs, ClaimDraft, empty, fixed, provision};
 use crate::schedule::Hurry;
@@ -102,6 +103,8 @@ pub struct Engine<A, C, K> {
     state: State,
     snapshot: watch::Sender<Arc<Snapshot>>,
     classes: watch::Sender<BTreeMap<Arc<str>, Arc<EC2NodeClass>>>,
+    /// What the classes say of their nodes.
+    class_facts: BTreeMap<Arc<str>, ClassFacts>,
     ledger: Ledger,
     reservations: watch::Sender<Arc<BTreeMap<reservations::Key, reservations::Entry>>>,
     assignments: Assignments,
@@ -149,6 +152,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
             state: State::default(),
             snapshot: watch::Sender::new(Arc::default()),
             classes: watch::Sender::new(BTreeMap::new()),
+            class_facts: BTreeMap::new(),
             ledger: Ledger::default(),
             reservations: watch::Sender::default(),
             assignments: Assignments::default(),
@@ -252,24 +256,7 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                     self.mark();
                 }
             }
-            Message::Classes(change) => self.classes.send_modify(|classes| match change {
-                Change::Upsert(class) => {
-                    let name = class.metadata.name.as_deref().unwrap_or_default().into();
-                    classes.insert(name, Arc::new(class));
-                }
-                Change::Delete(name) => {
-                    classes.remove(&name);
-                }
-                Change::Replace(list) => {
-                    *classes = list
-                        .into_iter()
-                        .map(|class| {
-                            let name = class.metadata.name.as_deref().unwrap_or_default().into();
-                            (name, Arc::new(class))
-                        })
-                        .collect();
-                }
-            }),
+            Message::Classes(change) => self.note_classes(change),
             Message::Catalogs(catalogs) => {
                 self.catalogs.send_modify(|known| self.unlaid |= known.replace(catalogs));
                 self.mark();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Clock, Context, Message, Outcome};
 use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::project;
 use crate::cloud::{Cloud, CloudError, Instance, LaunchOption, LaunchOrder};
 use crate::model::claim::{Claim, ClaimStage};
 use crate::model::digest::hex;
@@ -21,6 +22,7 @@ use crate::model::pool::Pool;
 use crate::model::resources::Resources;
 use crate::plan::catalogs::PRICE_OVERLAY_APPLIED;
 use crate::plan::draft::{ClaimDraft, LaunchChoice, registration_taints};
+use crate::plan::drift::class_digest;
 use crate::plan::{Catalog, Catalogs};
 use crate::server::{About, ApiError, ApiServer, ConditionUpdate};
 use crate::telemetry::metrics::PoolReasonLabel;
@@ -73,9 +75,10 @@ pub async fn fresh<A: ApiServer, C: Cloud, K: Clock>(
     first_event: Instant,
 ) {
     let (Some(class), Some(first)) = (class, drafts.first()) else { return };
+    let digest = &class_digest(&project::class(&class));
     let mut creating: FuturesUnordered<_> = drafts
         .iter()
-        .map(|draft| async move { (draft, context.api.create_claim(object(draft)).await) })
+        .map(|draft| async move { (draft, context.api.create_claim(object(draft, digest)).await) })
         .collect();
     let mut created = Vec::new();
     while let Some((draft, result)) = creating.next().await {
@@ -428,8 +431,10 @@ async fn no_capacity<A: ApiServer, C: Cloud, K: Clock>(
     }
 }
 
-/// The NodeClaim object of a draft.
-fn object(draft: &ClaimDraft) -> Value {
+/// The NodeClaim object of a draft, with the digest of its class.
+fn object(draft: &ClaimDraft, digest: &Labels) -> Value {
+    let mut annotations = draft.annotations.clone();
+    annotations.extend(digest.clone());
     let mut requirements: Vec<Value> = Vec::new();
     for expression in draft.requirements.to_expressions() {
         // The pool's own label is restricted in requirements and stands in the labels.
@@ -452,7 +457,7 @@ fn object(draft: &ClaimDraft) -> Value {
     let mut metadata = json!({
         "name": &*draft.name,
         "labels": draft.labels,
-        "annotations": draft.annotations,
+        "annotations": annotations,
         "finalizers": ["karpenter.sh/termination"],
     });
     if !draft.pool.uid.is_empty() {

@@ -65,6 +65,22 @@ async fn write<A: ApiServer, C, K: Clock>(context: &Context<A, C, K>, claim: &Cl
             ConditionUpdate::fails(condition, "NotConsolidatable", "a pod came or went lately")
         });
     }
+    if let Some(drifted) = mark.drifted {
+        let condition = conditions::DRIFTED;
+        updates.push(match drifted {
+            Some(reason) => {
+                ConditionUpdate { reason: reason.to_owned(), ..ConditionUpdate::holds(condition) }
+            }
+            None => ConditionUpdate::gone(condition),
+        });
+    }
+    if let Some(annotations) = &mark.adopted {
+        let patch = json!({"metadata": {"annotations": annotations}});
+        match context.api.patch_claim(&claim.name, patch).await {
+            Ok(()) | Err(ApiError::NotFound) => {}
+            Err(error) => context.record("adopt", &claim.name, &Outcome::Failed(error.to_string())),
+        }
+    }
     let mut lacks = None;
     if let Some(consistent) = &mark.consistent {
         let condition = conditions::CONSISTENT_STATE_FOUND;

@@ -25,8 +25,6 @@ const BLOCKED: i64 = 2;
 /// A drain is over no sooner than this after the taint, seconds: the scheduler may have chosen the node
 /// for a pod before it saw the taint.
 const SETTLE: i64 = 2;
-/// How often volumes are asked for.
-const DETACH: Duration = Duration::from_secs(1);
 /// Label that keeps load balancers away from a node that ends.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -49,9 +47,8 @@ pub async fn terminate<A: ApiServer, C: Cloud, K: Clock>(
     {
         return;
     }
-    // The volumes of a node that is dead are detached when it is gone, not before.
-    if let Some(node) = node_of(&snapshots, claim).filter(|node| node.ready)
-        && !goes_on("detach", detached(context, claim, &node, &snapshots).await)
+    if let Some(node) = node_of(&snapshots, claim)
+        && !detached(context, claim, &node, &mut snapshots).await
     {
         return;
     }
@@ -170,43 +167,50 @@ async fn drained<A: ApiServer, C, K: Clock>(
     }
 }
 
-/// Returns when no volume is attached any more but those of pods that stay, or the claim's time is up;
-/// false when the process is to end before that. An instance that ends with its volumes attached
-/// keeps them from other nodes for minutes.
+/// Returns when no volume is attached any more but those of pods that stay, the claim's time is up, or
+/// the node is dead or gone; false when the process is to end before that. An instance that ends with
+/// its volumes attached keeps them from other nodes for minutes.
 async fn detached<A: ApiServer, C, K: Clock>(
     context: &Context<A, C, K>,
     claim: &Claim,
     node: &Node,
-    snapshots: &watch::Receiver<Arc<Snapshot>>,
-) -> Result<bool, ApiError> {
+    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
+) -> bool {
     let mut waits = false;
+    let drained = ConditionUpdate::holds(conditions::DRAINED);
+    let condition = conditions::VOLUMES_DETACHED;
     loop {
-        let mut attached = context.api.attached(&node.name).await?;
-        let snapshot = Arc::clone(&snapshots.borrow());
-        let staying = snapshot.volumes_on(&node.name);
-        attached.retain(|name| !staying.contains(&**name));
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let alive = snapshot.nodes.get(&node.name).is_some_and(|node| node.ready);
+        if !alive {
+            // Its volumes are detached when it is gone, not before.
+            told(context, claim, &[drained]).await;
+            return true;
+        }
+        let attached = snapshot.attached(&node.name);
         let late = claim.ends_by().is_some_and(|end| context.clock.now().as_second() >= end);
-        let drained = ConditionUpdate::holds(conditions::DRAINED);
-        let condition = conditions::VOLUMES_DETACHED;
-        if attached.is_empty() || late || !snapshot.nodes.contains_key(&node.name) {
-            let detached = if late && !attached.is_empty() {
+        if attached.is_empty() || late {
+            let detached = if attached.is_empty() {
+                ConditionUpdate::holds(condition)
+            } else {
                 let message = format!("Still attached: {}", attached.join(", "));
                 ConditionUpdate::fails(condition, "TerminationGracePeriodElapsed", &message)
-            } else {
-                ConditionUpdate::holds(condition)
             };
             told(context, claim, &[drained, detached]).await;
-            return Ok(true);
+            return true;
         }
         if !std::mem::replace(&mut waits, true) {
             let message = format!("Volumes are still attached: {}", attached.join(", "));
             let waiting = ConditionUpdate::unknown(condition, "AwaitingVolumeDetachment", &message);
-            told(context, claim, &[drained, waiting]).await;
+            told(context, claim, &[drained.clone(), waiting]).await;
             let about = About::claim(&claim.name, &claim.uid);
             context.note(about, "AwaitingVolumeDetachment", message).await;
         }
-        if !context.pause(DETACH).await {
-            return Ok(false);
+        tokio::select! {
+            _ = snapshots.changed() => {}
+            goes_on = context.pause(PAUSE) => if !goes_on {
+                return false;
+            }
         }
     }
 }

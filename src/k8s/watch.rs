@@ -22,8 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use super::usage;
 use super::wire::{
-    ClaimObject, ClassObject, CronJobObject, CsiNodeObject, DaemonSetObject, DeploymentObject,
-    JobObject, NodeObject, PodObject, ReplicaSetObject, StatefulSetObject, VolumeObject,
+    AttachmentObject, ClaimObject, ClassObject, CronJobObject, CsiNodeObject, DaemonSetObject,
+    DeploymentObject, JobObject, NodeObject, PodObject, ReplicaSetObject, StatefulSetObject,
+    VolumeObject,
 };
 use crate::api::demandprofile::DemandProfile;
 use crate::api::ec2nodeclass::EC2NodeClass;
@@ -38,7 +39,9 @@ use crate::model::failure::Failure;
 use crate::model::labels::Labels;
 use crate::model::wire::node::NodeWire;
 use crate::model::wire::pod::PodWire;
-use crate::model::wire::volume::{ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire};
+use crate::model::wire::volume::{
+    AttachmentWire, ClaimWire, ClassWire, CsiNodeWire, VolumeObjectWire,
+};
 use crate::model::wire::workload::WorkloadWire;
 use crate::model::workload::WorkloadKind;
 
@@ -142,7 +145,7 @@ impl Watches {
         self.volumes(to, wrap);
     }
 
-    /// Watches what decides where pods with volumes may be.
+    /// Watches what decides where pods with volumes may be, and which nodes hold volumes.
     fn volumes<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Event) -> M) {
         self.start::<ClaimObject, _, _, _>(
             Scope::all(),
@@ -171,6 +174,13 @@ impl Watches {
             |node| node.name_any().into(),
             |node| Some(CsiNodeWire::from(node).to_csi_node()),
             move |change| wrap(Event::CsiNodes(change)),
+        );
+        self.start::<AttachmentObject, _, _, _>(
+            Scope::all(),
+            to,
+            |attachment| attachment.name_any().into(),
+            |attachment| AttachmentWire::from(attachment).to_attachment(),
+            move |change| wrap(Event::Attachments(change)),
         );
     }
 

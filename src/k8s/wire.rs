@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::wire::node::{NodeSpecWire, NodeStatusWire, NodeWire};
 use crate::model::wire::pod::{PodSpecWire, PodStatusWire, PodWire};
 use crate::model::wire::volume::{
-    ClaimSpecWire, ClaimStatusWire, ClaimWire, ClassWire, CsiNodeSpecWire, CsiNodeWire,
-    VolumeObjectWire, VolumeSpecWire,
+    AttachmentSpecWire, AttachmentWire, ClaimSpecWire, ClaimStatusWire, ClaimWire, ClassWire,
+    CsiNodeSpecWire, CsiNodeWire, VolumeObjectWire, VolumeSpecWire,
 };
 use crate::model::wire::workload::{WorkloadSpecWire, WorkloadStatusWire, WorkloadWire};
 use crate::model::wire::{MetaWire, OwnerWire};
@@ -84,6 +84,15 @@ pub struct CsiNodeObject {
     spec: CsiNodeSpecWire,
 }
 
+/// A volume at a node.
+#[derive(Clone, Debug, Deserialize, Resource, Serialize)]
+#[resource(inherit = storage::VolumeAttachment)]
+pub struct AttachmentObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: AttachmentSpecWire,
+}
+
 impl From<ClaimObject> for ClaimWire {
     fn from(object: ClaimObject) -> Self {
         Self { metadata: meta(object.metadata), spec: object.spec, status: object.status }
@@ -109,6 +118,12 @@ impl From<ClassObject> for ClassWire {
 
 impl From<CsiNodeObject> for CsiNodeWire {
     fn from(object: CsiNodeObject) -> Self {
+        Self { metadata: meta(object.metadata), spec: object.spec }
+    }
+}
+
+impl From<AttachmentObject> for AttachmentWire {
+    fn from(object: AttachmentObject) -> Self {
         Self { metadata: meta(object.metadata), spec: object.spec }
     }
 }

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Pod};
-use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::api::{
     DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
@@ -114,9 +113,15 @@ impl Writer {
             let generation = object.meta().generation;
             let mut changed = false;
             for update in updates {
+                let Some(status) = update.status else {
+                    let before = list.len();
+                    list.retain(|condition| condition.type_ != update.condition);
+                    changed |= list.len() != before;
+                    continue;
+                };
                 let update = Update {
                     type_: update.condition,
-                    status: update.status,
+                    status,
                     reason: &update.reason,
                     message: &update.message,
                     generation,
@@ -235,15 +240,6 @@ impl ApiServer for Writer {
         self.check()?;
         self.all::<Node>().delete(name, &DeleteParams::default()).await?;
         Ok(())
-    }
-
-    async fn attached(&self, node: &str) -> Result<Vec<String>, ApiError> {
-        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
-        // Attachments cannot be selected by their node. Any state of the API server's cache will do:
-        // this is asked again.
-        let list = api.list(&ListParams::default().match_any()).await?;
-        let here = list.items.into_iter().filter(|attachment| attachment.spec.node_name == node);
-        Ok(here.filter_map(|attachment| attachment.spec.source.persistent_volume_name).collect())
     }
 
     async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {

@@ -49,6 +49,8 @@ pub struct Claim {
     pub stage: ClaimStage,
     /// Provider's id of the instance; empty until launched.
     pub provider_id: Arc<str>,
+    /// Image that the instance was started from; empty until launched.
+    pub image: Arc<str>,
     /// Name of the node; empty until registered.
     pub node_name: Arc<str>,
     /// Capacity that the cloud promised.
@@ -67,6 +69,8 @@ pub struct Claim {
     pub consolidatable: bool,
     /// Whether its status says that the node is as large as was promised; none where it says nothing.
     pub consistent: Option<bool>,
+    /// Why its status says that it does not match what it was made from any more.
+    pub drifted: Option<Arc<str>>,
     /// Age at which it is replaced, seconds; `None` means never.
     pub expire_after: Option<i64>,
     /// Longest drain, seconds; `None` means without end.

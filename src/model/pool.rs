@@ -1,6 +1,6 @@
 //! Pools: which nodes may be bought, and how many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::labels::Labels;
@@ -16,6 +16,24 @@ pub struct ClassRef {
     pub kind: Arc<str>,
     /// Name.
     pub name: Arc<str>,
+}
+
+/// What a class says of its nodes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClassFacts {
+    /// Digest of the class without its selectors.
+    pub hash: Arc<str>,
+    /// What its selectors found; none while that is not known.
+    pub found: Option<ClassFindings>,
+}
+
+/// What the selectors of a class found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClassFindings {
+    /// Ids of images.
+    pub images: BTreeSet<String>,
+    /// Ids of capacity reservations.
+    pub reservations: BTreeSet<String>,
 }
 
 /// When idle or underused nodes of a pool may be ended.

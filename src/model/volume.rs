@@ -163,10 +163,21 @@ pub struct CsiNode {
     pub limits: BTreeMap<Arc<str>, i64>,
 }
 
+/// A `VolumeAttachment`: a volume that is attached to a node, or about to be.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Attachment {
+    /// Name.
+    pub name: Arc<str>,
+    /// Name of the node.
+    pub node: Arc<str>,
+    /// Name of the volume.
+    pub volume: Arc<str>,
+}
+
 /// Namespace and name of a claim.
 pub type ClaimKey = (Arc<str>, Arc<str>);
 
-/// Everything that is known of volumes. Cloning costs four reference counts.
+/// Everything that is known of volumes. Cloning costs five reference counts.
 #[derive(Clone, Debug, Default)]
 pub struct Volumes {
     /// Claims by namespace and name.
@@ -177,6 +188,8 @@ pub struct Volumes {
     pub classes: Arc<BTreeMap<Arc<str>, Arc<StorageClass>>>,
     /// CSI nodes by name of the node.
     pub nodes: Arc<BTreeMap<Arc<str>, Arc<CsiNode>>>,
+    /// Attachments by name.
+    pub attachments: Arc<BTreeMap<Arc<str>, Arc<Attachment>>>,
 }
 
 impl Volumes {

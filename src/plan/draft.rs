@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::catalogs::Catalogs;
+use super::drift;
 use crate::demand::assignment::PLANNED;
 use crate::demand::{Assignment, Assignments};
 use crate::model::claim::Claim;
@@ -21,8 +22,6 @@ use crate::schedule::{OfferingRef, PoolSlot};
 /// Annotation that names a claim's launch group: claims of one group are launched by one call, and a
 /// new leader repeats exactly that call.
 pub const LAUNCH_GROUP: &str = "harbinger.sh/launch-group";
-/// Annotation with the pool's template digest.
-pub const POOL_HASH: &str = "karpenter.sh/nodepool-hash";
 
 /// A claim to make and to launch.
 #[derive(Clone, Debug)]
@@ -102,7 +101,7 @@ pub(super) fn draft(
         })
         .collect();
     let mut annotations = pool.annotations.clone();
-    annotations.insert(POOL_HASH.to_owned(), pool.hash.to_string());
+    annotations.extend(drift::pool_digest(&pool));
     annotations.insert(PLANNED.to_owned(), Assignments::annotation(&wish.pods));
     let choices = wish.acceptable.iter().map(|o| (o.type_index, o.offering_index));
     annotations.extend(catalogs.marks(&pool, choices));

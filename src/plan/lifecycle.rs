@@ -164,6 +164,38 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_says_what_it_waits_for() {
+        let wait = |claim: &Claim, node: Option<&Node>| match step(claim, node, true, 101) {
+            Step::Wait { condition, reason, message } => format!("{condition} {reason}: {message}"),
+            other => format!("{other:?}"),
+        };
+        let launched = claim(ClaimStage::Launched);
+        assert_eq!(wait(&launched, None), "Registered NodeNotFound: the node has not joined");
+        let mut registered = claim(ClaimStage::Registered);
+        assert_eq!(wait(&registered, None), "Initialized NodeNotFound: the node is gone");
+        let of = |node: Node| wait(&registered, Some(&node));
+        let not_ready = "Initialized NodeNotReady: the node is not ready";
+        assert_eq!(of(node(false, &[UNREGISTERED_TAINT])), not_ready);
+        assert_eq!(
+            of(node(true, &["node.kubernetes.io/not-ready"])),
+            "Initialized KnownEphemeralTaintsExist: the node still has the taint \
+             node.kubernetes.io/not-ready:NoExecute"
+        );
+        registered.startup_taints = vec![Taint::new("agent", TaintEffect::NoExecute)];
+        registered.requests.set("example.com/gpu", 1);
+        registered.capacity.set("example.com/gpu", 1);
+        let of = |node: Node| wait(&registered, Some(&node));
+        assert_eq!(
+            of(node(true, &["agent"])),
+            "Initialized StartupTaintsExist: the node still has the startup taint agent:NoExecute"
+        );
+        assert_eq!(
+            of(node(true, &[])),
+            "Initialized ResourceNotRegistered: the node does not offer example.com/gpu yet"
+        );
+    }
+
+    #[test]
     fn startup_taints_hold_initialization_back() {
         let mut registered = claim(ClaimStage::Registered);
         registered.startup_taints = vec![Taint::new("agent", TaintEffect::NoExecute)];

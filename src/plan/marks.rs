@@ -1,9 +1,11 @@
 //! What the status of a claim in use says beside its life: when a pod last came or went, whether its
-//! node may be consolidated, and whether it is as large as was promised.
+//! node may be consolidated, whether it is as large as was promised, and whether it has drifted.
 
+use super::drift;
 use crate::model::claim::{Claim, ClaimStage};
+use crate::model::labels::Labels;
 use crate::model::node::Node;
-use crate::model::pool::Pool;
+use crate::model::pool::{ClassFacts, Pool};
 
 /// A pod that came or went is written down no sooner than this after the last one, seconds, as in the
 /// field: a burst would be a write a pod.
@@ -20,6 +22,10 @@ pub struct Mark {
     pub consolidatable: Option<bool>,
     /// Whether the node is as large as was promised, or what it lacks.
     pub consistent: Option<Result<(), String>>,
+    /// Why it has drifted, or that it has not.
+    pub drifted: Option<Option<&'static str>>,
+    /// Annotations that it takes on.
+    pub adopted: Option<Labels>,
 }
 
 /// Whether the node of a claim may be consolidated: no pod has come to it or left it for as long as its
@@ -38,6 +44,7 @@ pub fn due(
     claim: &Claim,
     node: Option<&Node>,
     pool: Option<&Pool>,
+    class: Option<&ClassFacts>,
     last_pod_event: i64,
     now: i64,
 ) -> Option<Mark> {
@@ -47,11 +54,14 @@ pub fn due(
     let written = claim.last_pod_event_at.unwrap_or(0);
     let consolidatable = pool.is_some_and(|pool| consolidatable(claim, pool, last_pod_event, now));
     let consistent = node.map(|node| shape(claim, node));
+    let drifted = drift::drifted(claim, node, pool, class);
     let mark = Mark {
         pod_event: (last_pod_event > written && now - written >= POD_EVENTS)
             .then_some(last_pod_event),
         consolidatable: (consolidatable != claim.consolidatable).then_some(consolidatable),
         consistent: consistent.filter(|found| Some(found.is_ok()) != claim.consistent),
+        drifted: (drifted != claim.drifted.as_deref()).then_some(drifted),
+        adopted: drift::adopted(claim, pool, class),
     };
     (mark != Mark::default()).then_some(mark)
 }
@@ -74,6 +84,14 @@ mod tests {
     use super::*;
     use crate::model::resources::Resources;
 
+    fn settled() -> Claim {
+        Claim {
+            stage: ClaimStage::Initialized,
+            annotations: drift::pool_digest(&Pool::default()),
+            ..Claim::default()
+        }
+    }
+
     fn memory(bytes: i64) -> Resources {
         let mut memory = Resources::default();
         memory.set("memory", bytes);
@@ -83,11 +101,11 @@ mod tests {
     #[test]
     fn what_holds_is_written_once() {
         let pool = Pool { consolidate_after: Some(30), ..Pool::default() };
-        let mut claim = Claim { stage: ClaimStage::Initialized, stage_at: 100, ..Claim::default() };
+        let mut claim = Claim { stage_at: 100, ..settled() };
         (claim.requests, claim.capacity) = (memory(1), memory(1000));
         let mut node = Node { capacity: memory(900), ..Node::default() };
         let at = |claim: &Claim, node: &Node, event, now| {
-            due(claim, Some(node), Some(&pool), event, now)
+            due(claim, Some(node), Some(&pool), None, event, now)
         };
         let first = Mark { consistent: Some(Ok(())), ..Mark::default() };
         assert_eq!(at(&claim, &node, 0, 129), Some(first));
@@ -99,7 +117,7 @@ mod tests {
         claim.consolidatable = true;
         assert_eq!(at(&claim, &node, 0, 130), None);
         // A pod comes.
-        let came = Mark { pod_event: Some(131), consolidatable: Some(false), consistent: None };
+        let came = Mark { pod_event: Some(131), consolidatable: Some(false), ..Mark::default() };
         assert_eq!(at(&claim, &node, 131, 131), Some(came));
         (claim.last_pod_event_at, claim.consolidatable) = (Some(131), false);
         assert_eq!(at(&claim, &node, 140, 140), None, "too soon after the last one");
@@ -121,15 +139,35 @@ mod tests {
     fn nothing_is_written_of_others() {
         let pool =
             |consolidate_after, replicas| Pool { consolidate_after, replicas, ..Pool::default() };
-        let mut claim = Claim { consistent: Some(true), ..Claim::default() };
+        let mut claim = Claim { consistent: Some(true), ..settled() };
         let node = Node::default();
         claim.stage = ClaimStage::Registered;
-        assert_eq!(due(&claim, Some(&node), Some(&pool(Some(0), None)), 50, 100), None);
+        assert_eq!(due(&claim, Some(&node), Some(&pool(Some(0), None)), None, 50, 100), None);
         claim.stage = ClaimStage::Initialized;
-        assert!(due(&claim, Some(&node), Some(&pool(Some(0), None)), 0, 100).is_some());
+        assert!(due(&claim, Some(&node), Some(&pool(Some(0), None)), None, 0, 100).is_some());
         for pool in [pool(None, None), pool(Some(0), Some(3))] {
-            assert_eq!(due(&claim, Some(&node), Some(&pool), 0, 100), None);
+            assert_eq!(due(&claim, Some(&node), Some(&pool), None, 0, 100), None);
         }
-        assert_eq!(due(&claim, None, None, 0, 100), None, "neither node nor pool");
+        assert_eq!(due(&claim, None, None, None, 0, 100), None, "neither node nor pool");
+    }
+
+    #[test]
+    fn drift_is_written_while_it_lasts() {
+        let mut claim = Claim { consistent: Some(true), ..settled() };
+        let (same, other) = (Pool::default(), Pool { hash: "b".into(), ..Pool::default() });
+        let (node, class) = (Node::default(), ClassFacts::default());
+        claim.annotations.extend(drift::class_digest(&class));
+        let found = |claim: &Claim, pool| due(claim, Some(&node), pool, Some(&class), 0, 100);
+        let drifted = |reason| Some(Mark { drifted: Some(reason), ..Mark::default() });
+        assert_eq!(found(&claim, Some(&same)), None);
+        assert_eq!(found(&claim, Some(&other)), drifted(Some(drift::NODE_POOL)));
+        claim.drifted = Some(drift::NODE_POOL.into());
+        assert_eq!(found(&claim, Some(&other)), None, "it is written");
+        assert_eq!(found(&claim, Some(&same)), drifted(None));
+        assert_eq!(found(&claim, None), drifted(None), "there is no pool to differ from");
+        claim.drifted = None;
+        claim.annotations = drift::class_digest(&class);
+        let adopted = Some(Mark { adopted: Some(drift::pool_digest(&other)), ..Mark::default() });
+        assert_eq!(found(&claim, Some(&other)), adopted);
     }
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harbinger::api::nodeclaim::NodeClaim;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 use testbed::cloud::{Effect, Rule};
 use testbed::poll;
 use testbed::process::Signal;
@@ -120,7 +118,7 @@ async fn who_is_asked_to_end_finishes_its_calls() -> Result<()> {
     reached(&world, Moment::Claimed).await?;
     let status = world.provisioner.stop(DEADLINE).await?;
     ensure!(status.success(), "{status}\n{}", world.story());
-    let claims = claims(&world).await?;
+    let claims = world.claims().await?;
     ensure!(claims.iter().all(|claim| has(claim, LAUNCHED)), "{}", world.story());
     world.cloud.rules().clear();
     world.provisioner.start_again()?;
@@ -180,15 +178,15 @@ async fn reached(world: &World, moment: Moment) -> Result<()> {
             Moment::EndLost | Moment::EndUnanswered => heard("TerminateInstances", false)?,
             Moment::EndAnswered => heard("TerminateInstances", true)?,
             Moment::Claimed => {
-                ensure!(!claims(world).await?.is_empty(), "no claim");
+                ensure!(!world.claims().await?.is_empty(), "no claim");
                 ensure!(world.cloud.journal().of("CreateFleet").is_empty(), "too late");
             }
             Moment::Claim(condition) => {
-                let all = claims(world).await?;
+                let all = world.claims().await?;
                 ensure!(all.iter().any(|claim| has(claim, condition)), "no claim is {condition}");
             }
             Moment::Deleting => {
-                let all = claims(world).await?;
+                let all = world.claims().await?;
                 let deleting = |c: &NodeClaim| c.metadata.deletion_timestamp.is_some();
                 ensure!(all.iter().any(deleting), "no claim is being deleted");
             }
@@ -212,7 +210,7 @@ async fn settled(world: &World, namespace: &str) -> Result<()> {
 /// One instance for each claim, and the other way round.
 async fn exact(world: &World) -> Result<BTreeSet<String>> {
     poll::until("one instance a claim", DEADLINE, async || {
-        let claims = claims(world).await?;
+        let claims = world.claims().await?;
         let settled = claims.iter().all(|claim| has(claim, INITIALIZED));
         ensure!(settled, "claims are not initialized");
         let id = |claim: &NodeClaim| {
@@ -232,13 +230,6 @@ async fn exact(world: &World) -> Result<BTreeSet<String>> {
 
 fn touched(world: &World, action: &str) -> BTreeSet<String> {
     world.cloud.journal().of(action).into_iter().flat_map(|entry| entry.instance_ids).collect()
-}
-
-async fn claims(world: &World) -> Result<Vec<NodeClaim>> {
-    let api = Api::<NodeClaim>::all(world.plane.client());
-    let mut all = api.list(&ListParams::default()).await?.items;
-    all.sort_by_key(ResourceExt::name_any);
-    Ok(all)
 }
 
 fn has(claim: &NodeClaim, condition: &str) -> bool {

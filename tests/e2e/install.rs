@@ -1,7 +1,6 @@
 //! The chart, installed by helm on the real control plane in each of its three ways to certificates,
 //! with our processes in place of its containers under its own account.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,14 +11,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use testbed::cloud::{BootOptions, Cloud, Moto};
+use testbed::cloud::BootOptions;
 use testbed::plane::Plane;
 use testbed::poll;
 use testbed::process::Process;
 
 use super::audit::Audit;
 use super::submit::{dry_pod, pod};
-use super::world::DEADLINE;
+use super::world::{DEADLINE, account};
 use testbed::install::{Chart, NAMESPACE, helm_args, system_node};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_harbinger");
@@ -28,9 +27,7 @@ const EXAMPLE: &str = include_str!("../../manifests/example.yaml");
 #[tokio::test(flavor = "multi_thread")]
 async fn with_cert_manager_pods_are_judged_and_get_nodes() -> Result<()> {
     let audit = Audit::new()?;
-    let (plane, moto) = futures::join!(Plane::start(audit.options(true)), Moto::start());
-    let plane = plane?;
-    let cloud = Cloud::start(Arc::new(moto?), "c1").await?;
+    let (plane, cloud) = futures::try_join!(Plane::start(audit.options(true)), account())?;
     system_node(&plane).await?;
     let started = Instant::now();
     // Waiting for the release shows that its pods are admitted into a restricted namespace.

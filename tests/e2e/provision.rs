@@ -7,6 +7,7 @@ use harbinger::api::reservation::{Reservation, ReservationPhase};
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
+use testbed::cloud::{Effect, Rule};
 use testbed::poll;
 
 use super::world::{DEADLINE, World};
@@ -74,6 +75,38 @@ async fn what_happens_can_be_followed() -> Result<()> {
     phase(|phase| phase == ReservationPhase::Released).await?;
     let healthy = "--for=condition=NodeRegistrationHealthy";
     world.plane.kubectl(&["wait", healthy, "nodepool/default", "--timeout=60s"], "").await?;
+
+    // A pool that changes has nodes that are not what it says, until it is as it was.
+    let annotate = async |value: &str| {
+        let patch = format!(
+            r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"cost":{value}}}}}}}}}}}"#
+        );
+        let args = ["patch", "nodepool/default", "--type=merge", "-p", &patch];
+        world.plane.kubectl(&args, "").await
+    };
+    let drifted = async |wanted: &str| {
+        let path = "jsonpath={.items[*].status.conditions[?(@.type==\"Drifted\")].reason}";
+        poll::until("drift", DEADLINE, async || {
+            let said = world.plane.kubectl(&["get", "nodeclaims", "-o", path], "").await?;
+            ensure!(said == wanted, "{said:?}, not {wanted:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| world.story())
+    };
+    annotate("\"7\"").await?;
+    drifted("NodePoolDrifted").await?;
+    annotate("null").await?;
+    drifted("").await?;
+    let tag = async |value: &str| {
+        let patch = format!(r#"{{"spec":{{"tags":{{"cost":{value}}}}}}}"#);
+        let args = ["patch", "ec2nodeclass/default", "--type=merge", "-p", &patch];
+        world.plane.kubectl(&args, "").await
+    };
+    tag("\"7\"").await?;
+    drifted("NodeClassDrift").await?;
+    tag("null").await?;
+    drifted("").await?;
 
     // A dry run reserves nothing and buys nothing.
     let bought = world.cloud.journal().of("CreateFleet").len();
@@ -181,6 +214,37 @@ async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
     let left = world.nodes().await?.len();
     ensure!(instances == left, "{instances} instances, {left} nodes");
     world.cloud.journal().ensure_sound()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_ends_with_its_volumes_attached() -> Result<()> {
+    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let namespace = world.plane.namespace("dead").await?;
+    world.deploy(&namespace, "web", 1).await?;
+    world.running(&namespace, 1).await?;
+    let node = world.nodes().await?[0].name_any();
+    let attached = format!(
+        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
+         attacher: ebs.csi.aws.com\n  nodeName: {node}\n  source: {{persistentVolumeName: data}}\n"
+    );
+    world.apply(&attached).await?;
+    let claims = world.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
+    let claim = claims.trim();
+    let dead = r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#;
+    world.plane.kubectl(&["patch", "node", &node, "--subresource=status", "-p", dead], "").await?;
+    // The end is accepted, and the instance is there for some time all the same.
+    world.cloud.rules().push(Rule::new(Effect::Accept).on("TerminateInstances"));
+    world.plane.kubectl(&["delete", claim, "--wait=false"], "").await?;
+    for condition in ["Drained", "InstanceTerminating"] {
+        let args = ["wait", &format!("--for=condition={condition}"), claim, "--timeout=60s"];
+        world.plane.kubectl(&args, "").await.with_context(|| world.story())?;
+    }
+    let detached = "jsonpath={.status.conditions[?(@.type==\"VolumesDetached\")].status}";
+    let detached = world.plane.kubectl(&["get", claim, "-o", detached], "").await?;
+    ensure!(detached.is_empty(), "VolumesDetached is {detached}");
+    world.cloud.rules().clear();
+    world.scale(&namespace, "web", 0).await?;
+    world.empty().await
 }
 
 /// The first Event of a reason.

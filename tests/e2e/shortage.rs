@@ -27,11 +27,21 @@ async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
     // Nothing that the first call asks for: its claims must be given up and their pods planned anew.
     world.cloud.market().lift_limits();
     world.cloud.rules().push(Rule::new(Effect::InsufficientCapacity).times(1));
+    let ended = async || {
+        let reason = [r#"reason="insufficient_capacity""#];
+        world.chart.metric("metrics", "karpenter_nodeclaims_disrupted_total", &reason).await
+    };
+    ensure!(ended().await? < 0.5, "claims were ended before");
     let all = timed(&world).await?;
     let calls = world.cloud.journal().of("CreateFleet");
     let first = calls.iter().find(|call| call.instance_ids.is_empty());
     let first = first.context("no call was refused")?;
     let empty = pools(first);
+    // Each claim that the call was for.
+    let asked = first.params.get("TargetCapacitySpecification.TotalTargetCapacity");
+    let asked: f64 = asked.context("no capacity was asked for")?.parse()?;
+    let counted = ended().await?;
+    ensure!((counted - asked).abs() < 0.5, "{counted} claims were ended, {asked} were in the call");
     // Calls of the same plan may be under way and come even later; the last is of the new plan.
     let last = calls.iter().max_by_key(|call| call.at).context("no call")?;
     ensure!(last.at > first.at + first.took, "nothing was planned anew");

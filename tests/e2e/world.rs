@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harbinger::api::nodeclaim::NodeClaim;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -14,9 +15,19 @@ use testbed::install::{self, Chart};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
 use testbed::process::Process;
+use tokio::sync::OnceCell;
 
 /// Long enough for a loaded machine; what is waited for comes within seconds.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Serves all tests: it takes seconds of processor time to start and to list its instance types.
+static MOTO: OnceCell<Arc<Moto>> = OnceCell::const_new();
+
+/// A fresh account.
+pub(crate) async fn account() -> Result<Cloud> {
+    let moto = MOTO.get_or_try_init(async || anyhow::Ok(Arc::new(Moto::start().await?))).await?;
+    Cloud::start(Arc::clone(moto), "c1").await
+}
 
 /// One test's world. Parts end in order of declaration: ours first.
 pub(crate) struct World {
@@ -26,7 +37,6 @@ pub(crate) struct World {
     pub cloud: Cloud,
     pub chart: Chart,
     pub plane: Plane,
-    _moto: Arc<Moto>,
 }
 
 impl World {
@@ -42,9 +52,7 @@ impl World {
         boot: Duration,
         flags: &[&str],
     ) -> Result<Self> {
-        let (plane, moto) = futures::join!(Plane::start(options), Moto::start());
-        let (plane, moto) = (plane?, Arc::new(moto?));
-        let cloud = Cloud::start(Arc::clone(&moto), "c1").await?;
+        let (plane, cloud) = futures::try_join!(Plane::start(options), account())?;
         install::system_node(&plane).await?;
         let mut values = vec!["certificates.mode=selfManaged".to_owned()];
         for (at, flag) in flags.iter().chain(&["--service-cidr=127.96.0.0/16"]).enumerate() {
@@ -60,7 +68,7 @@ impl World {
         let boot = cloud.boot(plane.client(), options);
         let webhook = chart.run(&plane, "webhook", Vec::new()).await?;
         let provisioner = chart.run(&plane, "provisioner", cloud.env()).await?;
-        let world = Self { provisioner, webhook, boot, cloud, chart, plane, _moto: moto };
+        let world = Self { provisioner, webhook, boot, cloud, chart, plane };
         world.apply(&format!("{CLASS}---{POOL}")).await?;
         // Until the class is resolved nothing can be bought, and nothing is worth measuring.
         let ready = ["wait", "--for=condition=Ready", "nodepool/default", "--timeout=60s"];
@@ -144,8 +152,9 @@ impl World {
     /// Waits until there are no claims, no nodes and no instances.
     pub(crate) async fn empty(&self) -> Result<()> {
         poll::until("everything is gone", DEADLINE, async || {
-            let claims = self.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
-            ensure!(claims.trim().is_empty(), "claims: {claims}");
+            let claims = self.claims().await?;
+            let names: Vec<String> = claims.iter().map(ResourceExt::name_any).collect();
+            ensure!(names.is_empty(), "claims: {names:?}");
             let left = self.nodes().await?.len();
             ensure!(left == 0, "{left} nodes");
             let instances = self.cloud.instances().await?.len();
@@ -154,6 +163,14 @@ impl World {
         })
         .await
         .with_context(|| self.story())
+    }
+
+    /// All claims, by name.
+    pub(crate) async fn claims(&self) -> Result<Vec<NodeClaim>> {
+        let api = Api::<NodeClaim>::all(self.plane.client());
+        let mut all = api.list(&ListParams::default()).await?.items;
+        all.sort_by_key(ResourceExt::name_any);
+        Ok(all)
     }
 
     /// Nodes that we bought.

@@ -14,10 +14,6 @@ use crate::plan::marks;
 use crate::plan::nominate::nominations;
 use crate::server::ApiServer;
 
-/// How long a claim may stay where it is before its conditions say what it waits for, seconds. Most
-/// boots are over by then, or need no explanation.
-const PATIENCE: i64 = 20;
-
 impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
     /// Moves every claim that has no task one step on.
     pub(super) fn step_claims(&mut self) {
@@ -48,16 +44,21 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                     let pool = snapshot.pools.get(&claim.pool).map(|pool| &**pool);
                     let event = node.and_then(|node| self.pod_events.get(&node.name));
                     let event = event.copied().unwrap_or(0);
-                    let mark = marks::due(claim, node.map(|node| &**node), pool, event, now);
+                    let mark = marks::due(
+                        claim,
+                        node.map(|node| &**node),
+                        pool,
+                        self.class_facts.get(&claim.class.name),
+                        event,
+                        now,
+                    );
                     mark.map_or(Step::Done, Step::Mark)
                 }
                 step => step,
             };
-            let mut told =
-                |reason| now - claim.stage_at < PATIENCE || self.moves.told(claim, reason);
             match &step {
                 Step::Done => continue,
-                Step::Wait { reason, .. } if told(*reason) => continue,
+                Step::Wait { reason, .. } if !self.moves.says(claim, reason, now) => continue,
                 _ => {}
             }
             let nominations = match &step {

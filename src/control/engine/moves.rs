@@ -12,6 +12,9 @@ use crate::model::node::Node;
 
 /// Seconds after which a step that changed nothing that we know of is taken again. It may have failed.
 const REPEAT: i64 = 2;
+/// How long a claim may stay where it is before its conditions say what it waits for, seconds. Most
+/// boots are over by then, or need no explanation.
+const PATIENCE: i64 = 20;
 
 /// The last step of each claim, and the last reason for which one was said to wait.
 #[derive(Default)]
@@ -45,6 +48,11 @@ impl Moves {
         })
     }
 
+    /// Whether it is time to say that the claim waits for this, which is said once.
+    pub(super) fn says(&mut self, claim: &Claim, reason: &'static str, now: i64) -> bool {
+        now - claim.stage_at >= PATIENCE && !self.told(claim, reason)
+    }
+
     /// Whether it was said before that the claim waits for this; it is from now on.
     pub(super) fn told(&mut self, claim: &Claim, reason: &'static str) -> bool {
         self.waits.insert(Arc::clone(&claim.name), reason) == Some(reason)
@@ -75,6 +83,9 @@ mod tests {
         assert!(!moves.rest(&Arc::new((*claim).clone()), Some(&node), 10), "another claim");
         assert!(!moves.told(&claim, "NodeNotFound") && moves.told(&claim, "NodeNotFound"));
         assert!(!moves.told(&claim, "NodeNotReady"));
+        let late = Claim { stage_at: 10, ..(*claim).clone() };
+        assert!(!moves.says(&late, "NodeNotFound", 29), "most boots take as long");
+        assert!(moves.says(&late, "NodeNotFound", 30) && !moves.says(&late, "NodeNotFound", 31));
         moves.retain(&Snapshot::default());
         assert!(!moves.rest(&claim, Some(&node), 10), "forgotten");
     }

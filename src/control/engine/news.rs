@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::Engine;
+use crate::api::ec2nodeclass::EC2NodeClass;
+use crate::api::project;
 use crate::cloud::Cloud;
 use crate::cluster::{Change, Event};
 use crate::control::Clock;
@@ -28,12 +30,33 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
         }
     }
 
+    /// Takes note of classes, and of what they say of their nodes.
+    pub(super) fn note_classes(&mut self, change: Change<Arc<str>, EC2NodeClass>) {
+        let name =
+            |class: &EC2NodeClass| Arc::from(class.metadata.name.as_deref().unwrap_or_default());
+        self.classes.send_modify(|classes| match change {
+            Change::Upsert(class) => {
+                self.class_facts.insert(name(&class), project::class(&class));
+                classes.insert(name(&class), Arc::new(class));
+            }
+            Change::Delete(name) => {
+                self.class_facts.remove(&name);
+                classes.remove(&name);
+            }
+            Change::Replace(list) => {
+                self.class_facts =
+                    list.iter().map(|class| (name(class), project::class(class))).collect();
+                *classes = list.into_iter().map(|class| (name(&class), Arc::new(class))).collect();
+            }
+        });
+    }
+
     /// Whether an event can change what is to be bought. Pods that a reservation announced do not
     /// put a plan off: they come in long bursts.
     pub(super) fn relevant(&self, event: &Event) -> bool {
         match event {
             Event::Pods(Change::Upsert(pod)) => pod.waiting() && !self.covered(pod),
-            Event::Namespaces(_) => false,
+            Event::Namespaces(_) | Event::Attachments(_) => false,
             _ => true,
         }
     }

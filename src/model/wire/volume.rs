@@ -13,7 +13,7 @@ use crate::model::labels;
 use crate::model::quantity::Quantity;
 use crate::model::requirement::{Requirement, Requirements};
 use crate::model::volume::{
-    AccessModes, ClaimSpec, CsiNode, PersistentVolume, StorageClass, VolumeClaim,
+    AccessModes, Attachment, ClaimSpec, CsiNode, PersistentVolume, StorageClass, VolumeClaim,
 };
 
 /// Set once claim and volume know each other.
@@ -361,6 +361,47 @@ impl CsiNodeWire {
     }
 }
 
+/// A `VolumeAttachment`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct AttachmentWire {
+    /// Metadata.
+    pub metadata: MetaWire,
+    /// Spec.
+    #[serde(deserialize_with = "or_default")]
+    pub spec: AttachmentSpecWire,
+}
+
+/// What is read of an attachment's spec.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AttachmentSpecWire {
+    /// Name of the node.
+    pub node_name: String,
+    /// What is attached.
+    #[serde(deserialize_with = "or_default")]
+    pub source: AttachmentSourceWire,
+}
+
+/// What is attached to a node.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AttachmentSourceWire {
+    /// Name of the volume; a volume that a pod declares inline has none.
+    pub persistent_volume_name: Option<String>,
+}
+
+impl AttachmentWire {
+    /// The attachment, if it is one of a volume with a name.
+    pub fn to_attachment(&self) -> Option<Attachment> {
+        Some(Attachment {
+            name: self.metadata.name().into(),
+            node: (&*self.spec.node_name).into(),
+            volume: self.spec.source.persistent_volume_name.as_deref()?.into(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -455,5 +496,18 @@ mod tests {
         ]}});
         let node = serde_json::from_value::<CsiNodeWire>(wire).unwrap().to_csi_node();
         assert_eq!(node.limits, [("a".into(), 3)].into());
+    }
+
+    #[test]
+    fn attachments_of_volumes_with_a_name() {
+        let read = |source: Value| {
+            let wire =
+                json!({"metadata": {"name": "x"}, "spec": {"nodeName": "n", "source": source}});
+            serde_json::from_value::<AttachmentWire>(wire).unwrap().to_attachment()
+        };
+        let of =
+            |volume: &str| Attachment { name: "x".into(), node: "n".into(), volume: volume.into() };
+        assert_eq!(read(json!({"persistentVolumeName": "pv"})), Some(of("pv")));
+        assert_eq!(read(json!({"inlineVolumeSpec": {}})), None);
     }
 }

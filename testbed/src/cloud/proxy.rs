@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::errors::{error, throttled};
+use self::errors::{accepted, error, throttled};
 use super::call::Call;
 use super::canned::{self, Cluster};
 use super::client::AwsClient;
@@ -201,6 +201,7 @@ impl Inner {
             }
             Some(Effect::LoseAnswer) => (self.carry_out(call, fleet).await?, false),
             Some(Effect::LoseRequest) => (Carried::default(), false),
+            Some(Effect::Accept) => (Carried::from(accepted(&call.action)), true),
             Some(Effect::Throttle) => (Carried::from(throttled(&call.service)), true),
             Some(Effect::Error { status, code, message }) => {
                 (Carried::from(error(&call.service, status, &code, &message)), true)

@@ -23,6 +23,8 @@ pub enum Effect {
     LoseRequest,
     /// The request is carried out, then the connection ends without an answer.
     LoseAnswer,
+    /// EC2 accepts the request, and nothing comes of it: it is consistent only in the end.
+    Accept,
 }
 
 /// A fault and the requests that it hits. A fresh rule hits every request.

@@ -5,6 +5,12 @@ use serde_json::json;
 
 use crate::http::Reply;
 
+/// EC2's answer to a request that it accepts without a result.
+pub(super) fn accepted(action: &str) -> Reply {
+    let body = format!("<{action}Response><requestId>0</requestId></{action}Response>");
+    Reply::new(200, "text/xml", body)
+}
+
 /// The service's way to say "slow down".
 pub(super) fn throttled(service: &str) -> Reply {
     match service {
