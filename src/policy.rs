@@ -3,7 +3,7 @@
 //! [`decide`] is a pure function of the pod, the facts of the request and an immutable
 //! [`Snapshot`]: it reads no clock, takes no lock and does no IO, so the webhook, `simulate` and
 //! `explain` give the same answer. Pods are judged; templates of workloads are only advised on
-//! ([`advise`]), because changing them makes controllers and `GitOps` tools fight.
+//! ([`preview`]), because changing them makes controllers and `GitOps` tools fight.
 //!
 //! Order of policies: higher priority first, then name. For each container and resource the first
 //! policy that selects the container and has a rule for the resource decides; later ones are not
@@ -44,7 +44,7 @@ pub use snapshot::{Action, ContainerKind, Learned, Policy, Resource, Rule, Snaps
 pub use status::{Facts, next_status};
 pub use subject::ContainerList;
 pub use tally::{Counts, Offence, Stage, Tallied, Tally};
-pub use template::{Preview, advise, effective_shape, preview, settle};
+pub use template::{Preview, effective_shape, preview, settle, silenced};
 pub use text::limit_warnings;
 pub use view::PodView;
 

@@ -32,7 +32,7 @@ pub use encode::{BadCheckpoint, MOST_BYTES};
 pub use estimates::{Estimates, Namespace, Recommendation};
 pub use grid::step_up;
 pub use histogram::Histogram;
-pub use key::{Keys, Subject, instance, root_owner};
+pub use key::{Keys, Subject, instance};
 pub use ladder::{Estimate, Level};
 pub use scale::Measure;
 

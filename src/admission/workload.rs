@@ -18,6 +18,8 @@ struct Applied {
     name: String,
     operation: Operation,
     workload: WorkloadWire,
+    /// The workload before the change.
+    before: Option<WorkloadWire>,
 }
 
 impl Applied {
@@ -36,19 +38,16 @@ impl Applied {
             })?;
         let workload: WorkloadWire = serde_json::from_str(object.get())
             .map_err(|error| format!("unreadable {kind}: {error}"))?;
+        let before: Option<WorkloadWire> =
+            request.old_object.and_then(|old| serde_json::from_str(old.get()).ok());
         // The generation changes with the spec only.
-        let is_same = |old: &RawValue| {
-            serde_json::from_str::<GenerationOnly>(old.get()).is_ok_and(|old| {
-                old.metadata.generation.is_some()
-                    && old.metadata.generation == workload.metadata.generation
-            })
-        };
-        if request.old_object.is_some_and(is_same) {
+        let generation = before.as_ref().and_then(|old| old.metadata.generation);
+        if generation.is_some() && generation == workload.metadata.generation {
             return Ok(None);
         }
         let name =
             workload.metadata.name.as_deref().or(request.name.as_deref()).unwrap_or_default();
-        Ok(Some(Self { kind, name: name.to_owned(), operation, workload }))
+        Ok(Some(Self { kind, name: name.to_owned(), operation, workload, before }))
     }
 
     fn owner(&self) -> (&str, &str) {
@@ -74,16 +73,19 @@ impl Reviewer {
             effective(workload.template(), request, applied.owner(), &snapshot, now)
         };
         // What a DaemonSet took before the change it takes already.
-        let daemon_before =
-            || -> Option<WorkloadWire> { serde_json::from_str(request.old_object?.get()).ok() };
         let before = match applied.kind {
-            WorkloadKind::DaemonSet => daemon_before().map(|old| effective(&old)),
+            WorkloadKind::DaemonSet => applied.before.as_ref().map(effective),
             _ => None,
         };
         Some(Question {
             kind: applied.kind,
             namespace: request.namespace().to_owned(),
-            desired: applied.workload.at_once(applied.kind),
+            desired: self.facts.load().held(
+                request.namespace(),
+                applied.kind.name(),
+                &applied.name,
+                applied.workload.at_once(applied.kind),
+            ),
             template: effective(&applied.workload),
             before,
         })
@@ -109,7 +111,7 @@ impl Reviewer {
         } else {
             response
         };
-        let Applied { kind, ref name, ref workload, operation } = applied;
+        let Applied { kind, ref name, ref workload, operation, .. } = applied;
         if !matches!(kind, WorkloadKind::DaemonSet | WorkloadKind::CronJob) {
             self.emit(request, || {
                 let owner = applied.owner();
@@ -142,11 +144,13 @@ impl Reviewer {
         quote: Option<&Quote>,
     ) -> Vec<String> {
         let Applied { kind, name, workload, .. } = applied;
-        let template = workload.template();
-        let mut lines = policy::advise(template, namespace, applied.owner(), snapshot, now);
+        let (kind, template) = (*kind, workload.template());
         let preview = policy::preview(template, namespace, applied.owner(), snapshot, now);
-        let subject = advice::Subject { kind: *kind, namespace, name, workload, preview: &preview };
-        let silenced = snapshot.silenced(namespace, &template.metadata.labels, kind.name());
+        let mut lines = preview.warnings();
+        let before = applied.before.as_ref().map_or(0, |old| old.at_once(kind));
+        let subject =
+            advice::Subject { kind, namespace, name, workload, before, preview: &preview };
+        let silenced = policy::silenced(template, namespace, applied.owner(), snapshot);
         let advice = advice::workload(&subject, &self.facts.load(), quote, &silenced);
         lines.extend(advice.iter().map(ToString::to_string));
         lines
@@ -201,18 +205,6 @@ fn effective(
     out.metadata.namespace = Some(request.namespace().to_owned());
     out.spec = policy::effective_shape(template, request.namespace(), owner, snapshot, now);
     out
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct GenerationOnly {
-    metadata: Generation,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Generation {
-    generation: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]

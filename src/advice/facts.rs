@@ -38,6 +38,20 @@ impl Facts {
             .find(|scaler| scaler.scales(namespace, kind, name))
             .map(|scaler| &**scaler)
     }
+
+    /// The least and the most pods that a workload may have, which itself asks for `desired`: its
+    /// autoscaler's to say, except where somebody scaled it to nothing.
+    pub fn replicas(&self, namespace: &str, kind: &str, name: &str, desired: i64) -> (i64, i64) {
+        let scaler = self.scaler_of(namespace, kind, name).filter(|_| desired > 0);
+        scaler.map_or((desired, desired), |scaler| scaler.replicas)
+    }
+
+    /// Pods to count of a workload that asks for `desired`: its autoscaler keeps them within its bounds.
+    pub fn held(&self, namespace: &str, kind: &str, name: &str, desired: u32) -> u32 {
+        let (least, most) = self.replicas(namespace, kind, name, desired.into());
+        let held = i64::from(desired).min(most).max(least);
+        u32::try_from(held).unwrap_or(desired)
+    }
 }
 
 /// The objects from the first of a namespace on.

@@ -45,7 +45,10 @@ impl FleetNode {
 
     /// Whether labels and taints let a pod of this shape in.
     pub(super) fn admits(&self, shape: &PodShape) -> bool {
-        untolerated(&self.taints, &shape.tolerations).is_none()
+        // Those of the node controllers (`not-ready`, `unschedulable`, pressure…) come and go.
+        let lasts = |taint: &&Taint| !taint.key.starts_with("node.kubernetes.io/");
+        let taints: Vec<Taint> = self.taints.iter().filter(lasts).cloned().collect();
+        untolerated(&taints, &shape.tolerations).is_none()
             && shape.node_alternatives().iter().any(|wanted| wanted.met_by(&self.labels))
     }
 }

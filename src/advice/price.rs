@@ -9,7 +9,7 @@ use super::quote::{FleetCost, Question, Quote};
 use crate::model::instance::CapacityType;
 use crate::model::money::MicroDollarsPerHour;
 use crate::model::pod::PodShape;
-use crate::model::resources::{CPU, MEMORY};
+use crate::model::resources::{CPU, MEMORY, Resources};
 use crate::model::workload::WorkloadKind;
 use crate::schedule::{self, Demand, NewNode, Problem, Solution};
 
@@ -47,7 +47,9 @@ pub fn quote(question: &Question, market: &Market, fleet: &dyn Fn() -> Vec<Fleet
     quote.types = types.into_iter().map(|(name, count)| (name.to_owned(), times(count))).collect();
     quote.types.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
     let unplaced: u32 = solution.unplaced.iter().map(|left| left.count).sum();
-    if unplaced > 0 && !fleet().iter().any(|node| node.takes(&shape)) {
+    if unplaced > 0 && fleet().iter().any(|node| node.takes(&shape)) {
+        quote.elsewhere = times(unplaced);
+    } else if unplaced > 0 {
         quote.unplaced = times(unplaced);
         let reasons = solution.unplaced.iter().flat_map(|left| &left.reasons.pools);
         quote.reasons = reasons
@@ -115,14 +117,16 @@ fn fleet_cost(shape: &PodShape, before: Option<&PodShape>, fleet: &[FleetNode]) 
     for node in fleet.iter().filter(|node| node.admits(shape)) {
         cost.nodes += 1;
         cost.short += u32::from(!each.fits(&node.free));
-        let share = |name: &str| match node.allocatable.get(name) {
-            0 => 0,
-            all => (i128::from(node.price.0) * i128::from(each.get(name))) / i128::from(all),
+        let share = |of: &Resources| {
+            let share = |name: &str| match node.allocatable.get(name) {
+                0 => 0,
+                all => (i128::from(node.price.0) * i128::from(of.get(name))) / i128::from(all),
+            };
+            // The resource that runs out first is what the node is bought for.
+            i64::try_from(share(CPU).max(share(MEMORY))).unwrap_or(i64::MAX)
         };
-        // The resource that runs out first is what the node is bought for.
-        let shares = [share(CPU), share(MEMORY)];
-        let most = shares.into_iter().max_by_key(|share| share.unsigned_abs()).unwrap_or(0);
-        cost.per_hour += MicroDollarsPerHour(i64::try_from(most).unwrap_or(i64::MAX));
+        let less = before.map_or(0, |before| share(&before.requests));
+        cost.per_hour += MicroDollarsPerHour(share(&shape.requests) - less);
     }
     cost.each = each;
     cost

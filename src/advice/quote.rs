@@ -61,6 +61,8 @@ pub struct Quote {
     pub on_spot: u32,
     /// Pods that fit nowhere.
     pub unplaced: u32,
+    /// Pods that no new node takes, but one that is there could if it were empty.
+    pub elsewhere: u32,
     /// Why, one line for each pool.
     pub reasons: Vec<String>,
     /// A little less of one resource would save this.

@@ -1,5 +1,7 @@
 //! Tables: a workload and what stands beside it, and the lines that it gets.
 
+mod quotes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,16 +9,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::companions::{Budget, Priority, Scaler};
-use crate::model::instance::{CapacityType, InstanceType, Offering};
-use crate::model::labels;
 use crate::model::money::MicroDollarsPerHour;
-use crate::model::pool::Pool;
-use crate::model::requirement::{Requirement, Requirements};
 use crate::model::resources::Resources;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
 use crate::model::workload::WorkloadKind;
 use crate::policy::{self, Snapshot};
-use crate::schedule::PoolSlot;
 
 /// Three replicas of a container that lacks nothing.
 fn sound() -> Value {
@@ -89,7 +86,23 @@ fn class(value: i64, policy: &str) -> Value {
         "preemptionPolicy": policy })
 }
 
+fn usual(name: &str, value: i64) -> Value {
+    json!({ "kind": "PriorityClass", "metadata": { "name": name }, "value": value,
+        "globalDefault": true })
+}
+
 fn lines_of(
+    kind: WorkloadKind,
+    object: &Value,
+    facts: &Facts,
+    quote: Option<&Quote>,
+    silenced: &[&str],
+) -> Vec<String> {
+    lines_with(&Snapshot::default(), kind, object, facts, quote, silenced)
+}
+
+fn lines_with(
+    snapshot: &Snapshot,
     kind: WorkloadKind,
     object: &Value,
     facts: &Facts,
@@ -98,14 +111,14 @@ fn lines_of(
 ) -> Vec<String> {
     let workload_wire: WorkloadWire = serde_json::from_value(object.clone()).unwrap();
     let now = "2026-06-01T12:00:00Z".parse().unwrap();
-    let snapshot = Snapshot::default();
     let template = workload_wire.template();
-    let preview = policy::preview(template, "shop", (kind.name(), "web"), &snapshot, now);
+    let preview = policy::preview(template, "shop", (kind.name(), "web"), snapshot, now);
     let subject = Subject {
         kind,
         namespace: "shop",
         name: "web",
         workload: &workload_wire,
+        before: 0,
         preview: &preview,
     };
     workload(&subject, facts, quote, silenced).iter().map(ToString::to_string).collect()
@@ -122,6 +135,9 @@ fn a_sound_workload_hears_nothing() {
     assert!(lines(&sound(), &beside, None).is_empty());
 }
 
+/// A workload, what stands beside it, a quote, and the lines that it gets.
+type Row<'a> = (&'a Value, &'a [Value], Option<&'a Quote>, &'a [&'a str]);
+
 #[test]
 fn each_fault_has_its_line() {
     let spot = Quote { on_spot: 1, ..Quote::default() };
@@ -133,7 +149,7 @@ fn each_fault_has_its_line() {
     let ports = with(&format!("{CONTAINER}/ports"), json!([{ "containerPort": 80 }]));
     let one = with("/spec/replicas", 1.into());
     let missing = "HB001: container \"app\" has no cpu and no memory request: it counts as 0";
-    let table: &[(&Value, &[Value], Option<&Quote>, &[&str])] = &[
+    let table: &[Row<'_>] = &[
         (&with(&format!("{SPEC}/containers"), two), &[], None, &[missing]),
         (
             &sound(),
@@ -215,6 +231,111 @@ fn each_fault_has_its_line() {
 }
 
 #[test]
+fn faults_are_judged_as_the_cluster_would() {
+    let spot = Quote { on_spot: 1, ..Quote::default() };
+    let high = with(&format!("{SPEC}/priorityClassName"), "high".into());
+    let full = json!({ "requests": { "cpu": "1", "memory": "1Gi" } });
+    let zero = json!([{ "name": "app", "resources": full },
+        { "name": "log", "resources": { "requests": { "cpu": "0", "memory": "1Gi" } } }]);
+    let open = json!([{ "containerPort": 80 }]);
+    let served = json!([{ "name": "a", "resources": full, "ports": open },
+        { "name": "b", "resources": full, "ports": open }]);
+    let table: &[Row<'_>] = &[
+        // Of several defaults the lowest counts, as for the API server.
+        (
+            &high,
+            &[class(1000, "PreemptLowerPriority"), usual("a", 2000), usual("b", 500)],
+            None,
+            &["HB401: priority class \"high\" (1000) evicts pods of lower priority where room is \
+               short"],
+        ),
+        // An autoscaler does not act on what was scaled to nothing.
+        (
+            &with("/spec/replicas", 0.into()),
+            &[budget(&json!({ "minAvailable": 2 })), scaler(2, 9)],
+            None,
+            &[],
+        ),
+        (&with("/spec/replicas", 0.into()), &[scaler(1, 9)], Some(&spot), &[]),
+        // A request of nothing is one that the autoscaler can divide by, together with others.
+        (
+            &with(&format!("{SPEC}/containers"), zero),
+            &[scaler(3, 9)],
+            None,
+            &["HB001: container \"log\" has no cpu request: it counts as 0"],
+        ),
+        (
+            &with(&format!("{SPEC}/containers"), served),
+            &[],
+            None,
+            &[
+                "HB301: container \"a\" has ports and no preStop: it may end while traffic still \
+                 comes",
+                "HB301: container \"b\" has ports and no preStop: it may end while traffic still \
+                 comes",
+            ],
+        ),
+        (
+            &with(&format!("{SPEC}/terminationGracePeriodSeconds"), 0.into()),
+            &[],
+            None,
+            &["HB301: 0 s to end: containers are killed at once, and preStop hooks do not run"],
+        ),
+    ];
+    for (object, beside, quote, expected) in table {
+        assert_eq!(lines(object, beside, *quote), *expected, "{object}");
+    }
+}
+
+#[test]
+fn budgets_count_the_pods_of_others_too() {
+    let shared = |expected: i64| {
+        let mut object = budget(&json!({ "minAvailable": 3 }));
+        object["status"] = json!({ "expectedPods": expected, "currentHealthy": expected,
+            "desiredHealthy": 3, "disruptionsAllowed": 0 });
+        object
+    };
+    assert!(lines(&sound(), &[shared(4)], None).is_empty());
+    assert_eq!(
+        lines(&sound(), &[shared(0)], None),
+        ["HB201: budget \"b\" (minAvailable 3) lets none of 3 pods go: it blocks drains"]
+    );
+    let mut other = budget(&json!({ "maxUnavailable": 1 }));
+    other["metadata"]["name"] = "c".into();
+    assert_eq!(
+        lines(&sound(), &[budget(&json!({ "maxUnavailable": 1 })), other], None),
+        ["HB201: budgets \"b\" and \"c\" select its pods: the API server evicts none of them"]
+    );
+    // Of pods whose controller has no scale only a count can be kept.
+    let job =
+        |rule: Value| lines_of(WorkloadKind::Job, &sound(), &facts(&[budget(&rule)]), None, &[]);
+    let told = "HB201: budget \"b\" (maxUnavailable 1) lets no pod of a Job go: it blocks drains";
+    assert_eq!(job(json!({ "maxUnavailable": 1 })), [told]);
+    assert!(job(json!({ "minAvailable": 1 })).is_empty());
+}
+
+#[test]
+fn a_sleep_that_a_policy_sets_is_not_missing() {
+    let read = |cap: policy::Action| {
+        let spec = json!({ "rules": [{ "resource": "cpu", "action": "Off" }],
+            "preStopSleepSeconds": 5 });
+        let policy = policy::compile("p", &serde_json::from_value(spec).unwrap()).unwrap();
+        let namespaces = BTreeMap::from([("shop".to_owned(), BTreeMap::new())]);
+        Snapshot::new("v", vec![policy], Arc::new(namespaces), BTreeSet::new()).with_max_action(cap)
+    };
+    let ports = with(&format!("{CONTAINER}/ports"), json!([{ "containerPort": 80 }]));
+    let mut short = ports.clone();
+    short.pointer_mut(SPEC).unwrap()["terminationGracePeriodSeconds"] = 12.into();
+    let told = |object: &Value, cap: policy::Action| {
+        let nothing = Facts::default();
+        lines_with(&read(cap), WorkloadKind::Deployment, object, &nothing, None, &[]).len()
+    };
+    assert_eq!(told(&ports, policy::Action::Deny), 0);
+    assert_eq!(told(&ports, policy::Action::Warn), 1, "the cap keeps it from being set");
+    assert_eq!(told(&short, policy::Action::Deny), 1, "there is no time for it");
+}
+
+#[test]
 fn every_line_is_one_that_the_api_server_passes_on() {
     let quote = Quote {
         replicas: 1200,
@@ -223,6 +344,7 @@ fn every_line_is_one_that_the_api_server_passes_on() {
         types: vec![("m7i-flex.24xlarge".into(), 400), ("c7gd.12xlarge".into(), 300)],
         on_spot: 3,
         unplaced: 0,
+        elsewhere: 0,
         reasons: Vec::new(),
         hair: Some(Hair {
             resource: "memory".into(),
@@ -283,10 +405,12 @@ fn policies_silence_what_they_match() {
     let team = |name: &str| BTreeMap::from([("team".to_owned(), name.to_owned())]);
     let namespaces = BTreeMap::from([("a".to_owned(), team("a")), ("b".to_owned(), team("b"))]);
     let snapshot = Snapshot::new("v", vec![quiet], Arc::new(namespaces), BTreeSet::new());
-    let none = BTreeMap::new();
-    assert_eq!(snapshot.silenced("a", &none, "Job"), ["HB102"]);
-    assert!(snapshot.silenced("a", &none, "Deployment").is_empty());
-    assert!(snapshot.silenced("b", &none, "Job").is_empty());
+    let none = TemplateWire::default();
+    let silenced = |namespace, kind| policy::silenced(&none, namespace, (kind, "x"), &snapshot);
+    assert_eq!(silenced("a", "Job"), ["HB102"]);
+    assert_eq!(silenced("a", "CronJob"), ["HB102"], "its pods are of Jobs");
+    assert!(silenced("a", "Deployment").is_empty());
+    assert!(silenced("b", "Job").is_empty());
 }
 
 #[test]
@@ -297,155 +421,4 @@ fn codes_are_stable_and_read_back() {
         assert_eq!(Code::parse(code.name()), Some(code));
         assert_eq!(serde_json::to_value(code).unwrap(), code.name());
     }
-}
-
-/// A type of `cores` and 4 GiB each at 50,000 micro-dollars a core, with 0.2 cpu for the system.
-fn instance(cores: i64) -> Arc<InstanceType> {
-    let name = format!("m.{cores}");
-    let mut requirements = Requirements::new();
-    requirements.insert(labels::INSTANCE_TYPE, Requirement::one_of([&*name]));
-    let offer = |capacity_type, share: i64| Offering {
-        zone: "a".into(),
-        capacity_type,
-        price: MicroDollarsPerHour(cores * 500 * share),
-        available: true,
-        reserved: None,
-    };
-    Arc::new(InstanceType {
-        name: name.into(),
-        requirements,
-        capacity: Resources { pods: 110, ..Resources::new(cores * 1000, cores << 32) },
-        overhead: Resources::new(200, 1 << 30),
-        attach_limits: Vec::new(),
-        offerings: vec![offer(CapacityType::OnDemand, 100), offer(CapacityType::Spot, 40)],
-    })
-}
-
-fn market(capacity: &str) -> Market {
-    let mut requirements = Requirements::new();
-    requirements.insert(labels::CAPACITY_TYPE, Requirement::one_of([capacity]));
-    let pool = Pool { name: "general".into(), requirements, ready: true, ..Pool::default() };
-    let slot = PoolSlot {
-        pool: Arc::new(pool),
-        types: vec![instance(8)].into(),
-        remaining: BTreeMap::new(),
-        volume_price: MicroDollarsPerHour(2_000),
-    };
-    Market { pools: vec![slot], ..Market::default() }
-}
-
-fn question(kind: WorkloadKind, desired: u32, cpu: &str) -> Question {
-    let container =
-        json!({ "name": "c", "resources": { "requests": { "cpu": cpu, "memory": "1Gi" } } });
-    let template: TemplateWire =
-        serde_json::from_value(json!({ "spec": { "containers": [container] } })).unwrap();
-    Question { kind, namespace: "shop".into(), desired, template, before: None }
-}
-
-fn nobody() -> Vec<FleetNode> {
-    Vec::new()
-}
-
-#[test]
-fn replicas_are_priced_and_a_hair_of_waste_is_found() {
-    // 7.8 cpu are left on a node: one pod of 3.95 fits, two of 3.9 do.
-    let market = market("on-demand");
-    let asked = question(WorkloadKind::Deployment, 20, "3950m");
-    let quote = quote(&asked, &market, &nobody);
-    assert_eq!((quote.nodes, quote.unplaced, quote.on_spot), (20, 0, 0));
-    assert_eq!(quote.per_hour, MicroDollarsPerHour(20 * 402_000));
-    assert_eq!(quote.types, [("m.8".to_owned(), 20)]);
-    let hair = quote.hair.clone().unwrap();
-    assert_eq!((&*hair.resource, hair.to, hair.fits), ("cpu", 3900, 2));
-    assert_eq!(hair.saving, MicroDollarsPerHour(10 * 402_000));
-    assert_eq!(
-        lines(&sound(), &[], Some(&quote)),
-        [
-            "HB103: cpu 3950m wastes room: at 3900m 2 fit on m.8: -$2934/month",
-            "HB102: 20 pods need 20 nodes of their own (20 m.8): $8.0400/h",
-        ]
-    );
-    let tight = super::quote(&question(WorkloadKind::Deployment, 20, "3900m"), &market, &nobody);
-    assert_eq!((tight.nodes, tight.hair), (10, None));
-    let job = super::quote(&question(WorkloadKind::Job, 20, "3950m"), &market, &nobody);
-    assert_eq!((job.nodes, job.hair), (20, None), "a Job costs by the hour, not by the month");
-}
-
-#[test]
-fn many_pods_cost_as_many_times_more() {
-    let market = market("spot");
-    let quote = quote(&question(WorkloadKind::Job, 5_000, "3900m"), &market, &nobody);
-    assert_eq!((quote.nodes, quote.on_spot, quote.unplaced), (2_500, 5_000, 0));
-    assert_eq!(quote.per_hour, MicroDollarsPerHour(2_500 * 162_000));
-}
-
-#[test]
-fn what_fits_nowhere_says_why_unless_a_node_could_take_it() {
-    let market = market("on-demand");
-    let large = question(WorkloadKind::Deployment, 2, "9");
-    let quote = quote(&large, &market, &nobody);
-    assert_eq!((quote.unplaced, quote.nodes), (2, 0));
-    let told = lines(&sound(), &[], Some(&quote));
-    assert_eq!(
-        told,
-        [
-            "HB101: fits nowhere: NodePool general: no instance type is large enough: cpu 9 is asked, \
-          the most is 7800m"
-        ]
-    );
-    let own = || {
-        vec![FleetNode {
-            allocatable: Resources { pods: 110, ..Resources::new(16_000, 64 << 30) },
-            ..FleetNode::default()
-        }]
-    };
-    assert_eq!(
-        super::quote(&large, &market, &own).unplaced,
-        0,
-        "a node of the user's own takes it"
-    );
-    assert_eq!(
-        super::quote(&large, &Market::default(), &nobody),
-        Quote { replicas: 2, ..Quote::default() }
-    );
-}
-
-#[test]
-fn daemon_sets_are_priced_across_the_fleet() {
-    let node = |free: i64, os: &str| FleetNode {
-        labels: BTreeMap::from([(labels::OS.to_owned(), os.to_owned())]),
-        allocatable: Resources { pods: 110, ..Resources::new(8_000, 32 << 30) },
-        free: Resources { pods: 50, ..Resources::new(free, 16 << 30) },
-        price: MicroDollarsPerHour(400_000),
-        ..FleetNode::default()
-    };
-    let fleet = || vec![node(4_000, "linux"), node(50, "linux"), node(4_000, "windows")];
-    let mut asked = question(WorkloadKind::DaemonSet, 0, "200m");
-    asked.template.spec.node_selector =
-        BTreeMap::from([(labels::OS.to_owned(), "linux".to_owned())]);
-    let new = quote(&asked, &Market::default(), &fleet).fleet.unwrap();
-    // 1 GiB of 32 is more of a node than 0.2 cpu of 8.
-    assert_eq!((new.nodes, new.short, new.per_hour), (2, 1, MicroDollarsPerHour(2 * 12_500)));
-    let told = |cost: &FleetCost| {
-        let quote = Quote { fleet: Some(cost.clone()), ..Quote::default() };
-        lines_of(WorkloadKind::DaemonSet, &sound(), &Facts::default(), Some(&quote), &[])
-    };
-    assert_eq!(
-        told(&new),
-        ["HB104: takes cpu 400m, memory 2Gi on 2 nodes, $0.0250/h of their price; 1 lack room"]
-    );
-    let mut larger = asked.clone();
-    larger.before = Some(asked.template.clone());
-    larger.template.spec.containers[0]
-        .resources
-        .requests
-        .insert("cpu".into(), "1".parse().unwrap());
-    let grown = quote(&larger, &Market::default(), &fleet).fleet.unwrap();
-    assert_eq!((grown.each.cpu, grown.each.memory, grown.short), (800, 0, 1));
-    assert_eq!(grown.per_hour, MicroDollarsPerHour(2 * 40_000));
-    assert!(told(&grown)[0].starts_with("HB104: this change takes cpu 1600m on 2 nodes"));
-    let mut same = larger.clone();
-    same.before = Some(same.template.clone());
-    let same = quote(&same, &Market::default(), &fleet).fleet.unwrap();
-    assert!(told(&same).is_empty(), "nothing changes");
 }

@@ -3,7 +3,9 @@
 use super::code::{Advice, Code, SILENCE_ANNOTATION, Silence};
 use super::facts::Facts;
 use super::quote::{FleetCost, Hair, Quote};
+use crate::model::companions::Budget;
 use crate::model::labels;
+use crate::model::money::MicroDollarsPerHour;
 use crate::model::resources::{CPU, MEMORY, Resources};
 use crate::model::wire::pod::{ContainerWire, PodSpecWire};
 use crate::model::wire::requests::ResourcesWire;
@@ -29,6 +31,8 @@ pub struct Subject<'a> {
     pub name: &'a str,
     /// The object.
     pub workload: &'a WorkloadWire,
+    /// Pods that it asked for before; none when it is new.
+    pub before: u32,
     /// What the policies will do to its pods.
     pub preview: &'a Preview,
 }
@@ -40,8 +44,24 @@ impl Subject<'_> {
         matches!(self.kind, Deployment | ReplicaSet | StatefulSet)
     }
 
-    fn desired(&self) -> i64 {
-        i64::from(self.workload.desired(self.kind))
+    /// The least and the most pods that it may have.
+    fn replicas(&self, facts: &Facts) -> (i64, i64) {
+        let desired = i64::from(self.workload.at_once(self.kind));
+        facts.replicas(self.namespace, self.kind.name(), self.name, desired)
+    }
+
+    fn most(&self, facts: &Facts) -> i64 {
+        self.replicas(facts).1
+    }
+
+    /// Pods of other workloads that a budget counts.
+    fn others(&self, budget: &Budget) -> i64 {
+        (budget.expected - i64::from(self.before)).max(0)
+    }
+
+    /// Whether a budget lets none of so many pods and those of others go.
+    fn is_blocked(&self, budget: &Budget, pods: i64) -> bool {
+        pods > 0 && budget.allowed(pods + self.others(budget)) <= 0
     }
 
     fn spec(&self) -> &PodSpecWire {
@@ -76,10 +96,10 @@ pub fn workload(
             Code::FleetCost => {
                 quote.and_then(|quote| quote.fleet.as_ref()).and_then(fleet).into_iter().collect()
             }
-            Code::BudgetBlocksDrains => budgets(subject, facts, true),
-            Code::BudgetAgainstAutoscaler => budgets(subject, facts, false),
+            Code::BudgetBlocksDrains => blocking(subject, facts),
+            Code::BudgetAgainstAutoscaler => blocking_at_least(subject, facts),
             Code::AutoscalerIsBlind => blind(subject, facts),
-            Code::NoPreStop => no_pre_stop(subject).into_iter().collect(),
+            Code::NoPreStop => no_pre_stop(subject),
             Code::GraceBeyondNotice => grace(subject, quote).into_iter().collect(),
             Code::LonelyOnSpot => lonely(subject, facts, quote).into_iter().collect(),
             Code::Preempts => preempts(subject, facts).into_iter().collect(),
@@ -147,11 +167,11 @@ fn cost(quote: &Quote) -> Option<String> {
     if quote.types.len() > TYPES {
         types.push("…".to_owned());
     }
-    let pods = if quote.replicas == 1 { "pod needs" } else { "pods need" };
+    let placed = quote.replicas.saturating_sub(quote.unplaced + quote.elsewhere);
+    let pods = if placed == 1 { "pod needs" } else { "pods need" };
     let nodes = if quote.nodes == 1 { "node" } else { "nodes" };
     Some(format!(
-        "{} {pods} {} {nodes} of their own ({}): {}/h",
-        quote.replicas,
+        "{placed} {pods} {} {nodes} of their own ({}): {}/h",
         quote.nodes,
         types.join(", "),
         quote.per_hour,
@@ -178,49 +198,87 @@ fn per_month(micros: i64) -> i64 {
 }
 
 fn fleet(cost: &FleetCost) -> Option<String> {
-    if cost.nodes == 0 || cost.each.is_zero() {
+    if cost.nodes == 0 || (cost.each.cpu, cost.each.memory) == (0, 0) {
         return None;
     }
-    let mut times = Resources::default();
-    times.set(CPU, cost.each.get(CPU).saturating_mul(i64::from(cost.nodes)));
-    times.set(MEMORY, cost.each.get(MEMORY).saturating_mul(i64::from(cost.nodes)));
-    let what = if cost.grows { "this change takes" } else { "takes" };
+    let (cpu, memory) = (cost.each.cpu, cost.each.memory);
+    let frees = cpu <= 0 && memory <= 0;
+    let sign = if frees { -1 } else { 1 };
+    let times = Resources::new(cpu, memory).times(sign * i64::from(cost.nodes));
+    let what = match (cost.grows, frees) {
+        (true, true) => "this change frees",
+        (true, false) => "this change takes",
+        (false, _) => "takes",
+    };
     let nodes = if cost.nodes == 1 { "node" } else { "nodes" };
+    // The price of nodes of others is not known.
+    let price = match cost.per_hour * sign {
+        MicroDollarsPerHour::ZERO => String::new(),
+        price => format!(", {price}/h of their price"),
+    };
     let short = match cost.short {
         0 => String::new(),
         short => format!("; {short} lack room"),
     };
-    let price = cost.per_hour;
-    Some(format!("{what} {times} on {} {nodes}, {price}/h of their price{short}", cost.nodes))
+    Some(format!("{what} {times} on {} {nodes}{price}{short}", cost.nodes))
 }
 
-/// Budgets that let no pod go: at all times (`always`), or at the autoscaler's minimum only.
-fn budgets(subject: &Subject<'_>, facts: &Facts, always: bool) -> Vec<String> {
-    if !subject.serves() {
+/// Budgets that let no pod go, whatever an autoscaler does.
+fn blocking(subject: &Subject<'_>, facts: &Facts) -> Vec<String> {
+    let found = budgets(subject, facts);
+    if let [first, second, ..] = &found[..]
+        && subject.most(facts) > 0
+    {
+        return vec![format!(
+            "budgets {:?} and {:?} select its pods: the API server evicts none of them",
+            first.name, second.name
+        )];
+    }
+    let line = |budget: &&Budget| {
+        let (name, rule) = (&budget.name, budget.rule());
+        if !subject.serves() {
+            // Its controller finds no scale of a Job, and lets nothing go then.
+            let kind = subject.kind;
+            return (budget.needs_scale() && subject.most(facts) > 0).then(|| {
+                format!("budget {name:?} ({rule}) lets no pod of a {kind} go: it blocks drains")
+            });
+        }
+        let all = subject.most(facts) + subject.others(budget);
+        subject.is_blocked(budget, subject.most(facts)).then(|| {
+            format!("budget {name:?} ({rule}) lets none of {all} pods go: it blocks drains")
+        })
+    };
+    found.iter().filter_map(line).collect()
+}
+
+/// Budgets that let no pod go while the autoscaler is at its minimum.
+fn blocking_at_least(subject: &Subject<'_>, facts: &Facts) -> Vec<String> {
+    let Some(scaler) = facts.scaler_of(subject.namespace, subject.kind.name(), subject.name) else {
+        return Vec::new();
+    };
+    let (least, most) = subject.replicas(facts);
+    let found = budgets(subject, facts);
+    if found.len() > 1 || !subject.serves() {
         return Vec::new();
     }
-    let labels = &subject.workload.template().metadata.labels;
-    let scaler = facts.scaler_of(subject.namespace, subject.kind.name(), subject.name);
-    let line = |budget: &&crate::model::companions::Budget| {
-        let rule = budget.rule();
-        let (least, most) = match scaler {
-            Some(scaler) => scaler.replicas,
-            None => (subject.desired(), subject.desired()),
-        };
-        let blocked = |pods: i64| pods > 0 && budget.allowed(pods) <= 0;
-        match scaler {
-            _ if always => blocked(most).then(|| {
-                let name = &budget.name;
-                format!("budget {name:?} ({rule}) lets none of {most} pods go: it blocks drains")
-            }),
-            Some(scaler) if blocked(least) && !blocked(most) => Some(format!(
-                "budget {:?} ({rule}) blocks drains while HPA {:?} is at its minimum of {least}",
-                budget.name, scaler.name
-            )),
-            _ => None,
-        }
+    let blocked =
+        |budget: &&&Budget| subject.is_blocked(budget, least) && !subject.is_blocked(budget, most);
+    let line = |budget: &&Budget| {
+        let (name, rule) = (&budget.name, budget.rule());
+        format!(
+            "budget {name:?} ({rule}) blocks drains while HPA {:?} is at its minimum of {least}",
+            scaler.name
+        )
     };
-    facts.budgets_of(subject.namespace, labels).iter().filter_map(line).collect()
+    found.iter().filter(blocked).map(line).collect()
+}
+
+/// The budgets of pods that drains evict: those of DaemonSets stay.
+fn budgets<'a>(subject: &Subject<'_>, facts: &'a Facts) -> Vec<&'a Budget> {
+    if subject.kind == WorkloadKind::DaemonSet {
+        return Vec::new();
+    }
+    facts.budgets_of(subject.namespace, &subject.workload.template().metadata.labels)
 }
 
 /// Autoscalers compare use with requests; a container without one makes them fail for the pod.
@@ -228,13 +286,22 @@ fn blind(subject: &Subject<'_>, facts: &Facts) -> Vec<String> {
     let Some(scaler) = facts.scaler_of(subject.namespace, subject.kind.name(), subject.name) else {
         return Vec::new();
     };
-    let whole = pod_level(subject.spec());
-    let reads = |name: &str| {
-        scaler.cpu_of.iter().any(|of| of.as_deref().is_none_or(|container| container == name))
+    if pod_level(subject.spec()).cpu != 0 {
+        return Vec::new();
+    }
+    let reads = |container: &&ContainerWire| {
+        let mut of = scaler.cpu_of.iter();
+        of.any(|of| of.as_deref().is_none_or(|name| name == container.name))
     };
-    lasting(subject.spec())
-        .filter(|container| reads(&container.name))
-        .filter(|container| container.resources.effective().cpu == 0 && whole.cpu == 0)
+    let read = || lasting(subject.spec()).filter(reads);
+    // A request of 0 is one as long as another is more.
+    let sum: i64 = read().map(|container| container.resources.effective().cpu).sum();
+    let lacks = |container: &&ContainerWire| {
+        let ResourcesWire { requests, limits } = &container.resources;
+        sum == 0 || !(requests.contains_key(CPU) || limits.contains_key(CPU))
+    };
+    read()
+        .filter(lacks)
         .map(|container| {
             format!(
                 "HPA {:?} scales on cpu, but container {:?} has no cpu request: it cannot scale",
@@ -244,19 +311,24 @@ fn blind(subject: &Subject<'_>, facts: &Facts) -> Vec<String> {
         .collect()
 }
 
-fn no_pre_stop(subject: &Subject<'_>) -> Option<String> {
+fn no_pre_stop(subject: &Subject<'_>) -> Vec<String> {
     if !subject.serves() {
-        return None;
+        return Vec::new();
+    }
+    if subject.spec().termination_grace_period_seconds == Some(0) {
+        return vec![
+            "0 s to end: containers are killed at once, and preStop hooks do not run".into(),
+        ];
     }
     let hooked = |container: &ContainerWire| {
         container.lifecycle.as_ref().is_some_and(|hooks| hooks.pre_stop.is_some())
     };
     let open = |container: &&ContainerWire| !container.ports.is_empty() && !hooked(container);
-    let container = subject.spec().containers.iter().find(open)?;
-    Some(format!(
-        "container {:?} has ports and no preStop: it may end while traffic still comes",
-        container.name
-    ))
+    let line = |container: &ContainerWire| {
+        let name = &container.name;
+        format!("container {name:?} has ports and no preStop: it may end while traffic still comes")
+    };
+    subject.spec().containers.iter().filter(open).map(line).collect()
 }
 
 fn grace(subject: &Subject<'_>, quote: Option<&Quote>) -> Option<String> {
@@ -270,8 +342,7 @@ fn grace(subject: &Subject<'_>, quote: Option<&Quote>) -> Option<String> {
 }
 
 fn lonely(subject: &Subject<'_>, facts: &Facts, quote: Option<&Quote>) -> Option<String> {
-    let scaler = facts.scaler_of(subject.namespace, subject.kind.name(), subject.name);
-    let least = scaler.map_or(subject.desired(), |scaler| scaler.replicas.0);
+    let (least, _) = subject.replicas(facts);
     let lonely = subject.serves() && least == 1 && on_spot(subject, quote);
     lonely.then(|| {
         "the only replica may run on spot: an interruption is an outage; want 2, or on-demand"
@@ -288,8 +359,9 @@ fn on_spot(subject: &Subject<'_>, quote: Option<&Quote>) -> bool {
 fn preempts(subject: &Subject<'_>, facts: &Facts) -> Option<String> {
     let spec = subject.spec();
     let class = facts.priorities.get(spec.priority_class_name.as_deref()?)?;
-    let usual = facts.priorities.values().find(|class| class.global_default);
-    let usual = usual.map_or(0, |class| class.value);
+    // The API server takes the lowest, should there be several.
+    let defaults = facts.priorities.values().filter(|class| class.global_default);
+    let usual = defaults.map(|class| class.value).min().unwrap_or(0);
     let may = class.preempts && spec.preemption_policy.as_deref() != Some("Never");
     (may && class.value > usual).then(|| {
         format!(

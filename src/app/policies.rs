@@ -487,4 +487,62 @@ mod tests {
         state.fold(Message::Quota(Change::Delete(("n".into(), "q".into()))));
         assert_eq!(state.missing(), [Source::Quotas]);
     }
+
+    /// An API server that serves no kinds of `groups`, and of all others has no objects.
+    fn without(groups: &'static [&'static str]) -> kube::Client {
+        let service = tower::service_fn(
+            move |request: http::Request<kube::client::Body>| async move {
+                let (path, query) =
+                    (request.uri().path(), request.uri().query().unwrap_or_default());
+                let absent =
+                    groups.iter().any(|group| path.starts_with(&format!("/apis/{group}/")));
+                if !absent && query.contains("watch=true") {
+                    std::future::pending::<()>().await;
+                }
+                let (code, body) = if absent {
+                    (
+                        404,
+                        r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no","reason":"NotFound","code":404}"#,
+                    )
+                } else {
+                    (
+                        200,
+                        r#"{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#,
+                    )
+                };
+                let body = kube::client::Body::from(body.as_bytes().to_vec());
+                let response = http::Response::builder().status(code).body(body).unwrap();
+                Ok::<_, std::convert::Infallible>(response)
+            },
+        );
+        kube::Client::new(service, "default")
+    }
+
+    /// Time until decisions begin.
+    async fn ready_after(groups: &'static [&'static str]) -> Duration {
+        let tracker = tokio_util::task::TaskTracker::new();
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let watches =
+            Watches { client: without(groups), tracker: tracker.clone(), cancel: cancel.clone() };
+        let start = tokio::time::Instant::now();
+        let rules = Rules { excluded: BTreeSet::new(), max_action: Action::Deny };
+        let policies = follow(&watches, rules);
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        while !policies.synced.load(Ordering::Acquire) && start.elapsed() < 2 * PATIENCE {
+            ticks.tick().await;
+        }
+        cancel.cancel();
+        tracker.close();
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_webhook_alone_is_ready_at_once() {
+        let soon = Duration::from_secs(1);
+        let nothing_to_learn =
+            &["karpenter.sh", "karpenter.k8s.aws", "autoscaling.k8s.io"] as &[&str];
+        assert!(ready_after(nothing_to_learn).await < soon);
+        // Its own kinds must be there.
+        assert!(ready_after(&["harbinger.sh"]).await >= 2 * PATIENCE);
+    }
 }

@@ -33,6 +33,8 @@ use crate::telemetry::metrics::SharedRegistry;
 const GRACE: Duration = Duration::from_secs(10);
 /// Lists of failed pods that may wait to be learned from.
 const FAILURES: usize = 64;
+/// Pauses between tries to ask what the process needs to know at its start.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// Time after which workloads are listed again where policies learn: what their pods will ask for
 /// changes without a change of theirs. It moves by steps of a few percent, so that this is no hurry.
 const RELEARN: Duration = Duration::from_mins(15);
@@ -96,16 +98,28 @@ pub async fn serve(
     heard: Option<Inbox>,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let connection = client::connect(options.kubeconfig.as_deref()).await?;
-    let cloud_settings = completed(options.cloud, &connection).await?;
-    let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
-    let kube = connection.client.clone();
-
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let registry: SharedRegistry = Arc::new(parking_lot::RwLock::new(registry));
     let tracker = TaskTracker::new();
     let clock = Arc::new(SystemClock);
+    let (ready, readiness) = watch::channel(false);
+    let served = health::serve(options.metrics_listen, registry, readiness, cancel.clone());
+    let ended = cancel.clone();
+    tracker.spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "health and metrics cannot be served");
+            ended.cancel();
+        }
+    });
+
+    let connection = client::connect(options.kubeconfig.as_deref()).await?;
+    // The webhook is in the same pod, and a container that ends takes the pod's address away from it:
+    // what may be there later is waited for.
+    let asked = patiently(|| Box::pin(completed(options.cloud.clone(), &connection)));
+    let Some(cloud_settings) = cancel.run_until_cancelled(asked).await else { return Ok(()) };
+    let cloud = Arc::new(aws::Provider::connect(cloud_settings).await?);
+    let kube = connection.client.clone();
 
     let mut election = options
         .lease
@@ -186,15 +200,6 @@ pub async fn serve(
     spawn("garbage", Box::pin(garbage::run(context.clone(), snapshots.clone(), leads.clone())));
     let told = status::run(context, snapshots.clone(), classes, offers, leads.clone());
     spawn("status", Box::pin(told));
-    let (ready, readiness) = watch::channel(false);
-    let served = health::serve(options.metrics_listen, registry, readiness, cancel.clone());
-    let ended = cancel.clone();
-    tracker.spawn(async move {
-        if let Err(error) = served.await {
-            tracing::error!(%error, "health and metrics cannot be served");
-            ended.cancel();
-        }
-    });
     tracker.spawn(tell_ready(snapshots, ready));
     work.spawn(decider.run(leads));
     tracker.spawn(finish(work, cancel.clone(), finished.clone()));
@@ -255,6 +260,19 @@ async fn tell_ready(mut snapshots: watch::Receiver<Arc<Snapshot>>, ready: watch:
         ready.send_replace(true);
         // The sender must live as long as the process answers probes.
         std::future::pending::<()>().await;
+    }
+}
+
+/// Asks again and again, at longer and longer intervals, until there is an answer.
+async fn patiently<T, F: Future<Output = Result<T>>>(mut ask: impl FnMut() -> F) -> T {
+    let [mut pause, longest] = PAUSES;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => tracing::error!(error = format!("{error:#}"), ?pause, "asking again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = longest.min(2 * pause);
     }
 }
 
@@ -332,5 +350,24 @@ async fn forward(
         if outbox.send(Message::Intent(Box::new(intent))).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_yet_is_asked_again() {
+        let start = tokio::time::Instant::now();
+        let mut tries = 0;
+        let answer = patiently(|| {
+            tries += 1;
+            let now = tries;
+            async move { if now == 8 { Ok(now) } else { Err(anyhow::anyhow!("no")) } }
+        });
+        assert_eq!(answer.await, 8);
+        // 1, 2, 4, 8 and 16 s, and then 30 s each time.
+        assert_eq!(start.elapsed().as_secs(), 31 + 2 * 30);
     }
 }

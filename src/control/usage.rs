@@ -15,11 +15,10 @@ use super::{Clock, Context, Outcome};
 use crate::cluster::Snapshot;
 use crate::model::digest::hex;
 use crate::model::failure::Failure;
-use crate::model::labels::Labels;
 use crate::model::pod::{Pod, PodPhase};
 use crate::model::resources::MEMORY;
 use crate::server::{ApiError, ApiServer, PodUsage, Profile};
-use crate::usage::{Book, Sample, Subject, instance, root_owner};
+use crate::usage::{Book, Sample, Subject, instance};
 
 /// Namespaces that are written in one round, of some hundreds of kilobytes each at most.
 const MOST_WRITES: usize = 50;
@@ -336,8 +335,7 @@ fn observe(book: &mut Book, snapshot: &Snapshot, used: &[PodUsage], now: i64) {
 
 /// Folds a failure into the book; says whether it was one for lack of memory that was not known.
 fn kill(book: &mut Book, failure: &Failure) -> bool {
-    let none = Labels::new();
-    let owner = root_owner(&failure.owner.kind, &failure.owner.name, &none);
+    let owner = (&*failure.owner.kind, &*failure.owner.name);
     let mut changed = false;
     for shortage in failure.shortages.iter().filter(|shortage| shortage.resource == MEMORY) {
         let container = &*shortage.container;
@@ -352,6 +350,7 @@ fn kill(book: &mut Book, failure: &Failure) -> bool {
 mod tests {
     use super::*;
     use crate::cluster::{Change, Event, State};
+    use crate::model::labels::Labels;
     use crate::model::node::Node;
     use crate::model::pod::{OwnerRef, PodShape};
     use crate::model::resources::Resources;

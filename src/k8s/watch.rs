@@ -82,9 +82,9 @@ impl Scope {
         Self { optional: true, ..Self::all() }
     }
 
-    /// Lists are read so many objects at a time.
+    /// Lists are read so many objects at a time; the kind may be absent.
     fn paged(size: u32) -> Self {
-        Self { config: watcher::Config::default().page_size(size), optional: false }
+        Self { config: watcher::Config::default().page_size(size), optional: true }
     }
 }
 
@@ -271,21 +271,28 @@ impl Watches {
 
     /// Watches node classes as the API has them.
     pub fn classes<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<EC2NodeClass>) -> M) {
-        self.whole(to, wrap);
+        self.whole(Scope::all(), to, wrap);
     }
 
-    /// Watches pools as the API has them.
-    pub fn pools<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<NodePool>) -> M) {
-        self.whole(to, wrap);
+    /// Watches pools and their classes, as the API has them, where there may be none: a webhook does
+    /// without a provisioner.
+    pub fn offers<M: Send + 'static>(
+        &self,
+        to: &Sender<M>,
+        pool: fn(Named<NodePool>) -> M,
+        class: fn(Named<EC2NodeClass>) -> M,
+    ) {
+        self.whole(Scope::optional(), to, pool);
+        self.whole(Scope::optional(), to, class);
     }
 
     /// Watches request policies as the API has them.
     pub fn policies<M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<RequestPolicy>) -> M) {
-        self.whole(to, wrap);
+        self.whole(Scope::all(), to, wrap);
     }
 
     /// Watches what was learned of containers: namespace and name with the bytes. They are read in
-    /// small pages, since each may be large.
+    /// small pages, since each may be large. Where nothing learns, the kind may be absent.
     pub fn profiles<M: Send + 'static>(
         &self,
         to: &Sender<M>,
@@ -346,12 +353,12 @@ impl Watches {
         self.start(Scope::all(), to, place, read, wrap);
     }
 
-    fn whole<K, M: Send + 'static>(&self, to: &Sender<M>, wrap: fn(Named<K>) -> M)
+    fn whole<K, M: Send + 'static>(&self, scope: Scope, to: &Sender<M>, wrap: fn(Named<K>) -> M)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let key = |object: &K| object.name_any().into();
-        self.start::<K, _, _, _>(Scope::all(), to, key, Some, wrap);
+        self.start::<K, _, _, _>(scope, to, key, Some, wrap);
     }
 
     /// Watches one kind, in all namespaces.

@@ -61,6 +61,8 @@ pub struct Budget {
     pub min_available: Option<Amount>,
     /// Pods that may be away.
     pub max_unavailable: Option<Amount>,
+    /// Pods that there should be, of all workloads that it selects; 0 before its controller counted.
+    pub expected: i64,
 }
 
 impl Budget {
@@ -68,6 +70,12 @@ impl Budget {
     pub fn selects(&self, namespace: &str, labels: &Labels) -> bool {
         *self.namespace == *namespace
             && self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+
+    /// Whether it needs to know how many pods there should be, which it learns from the scale of their
+    /// controller alone.
+    pub fn needs_scale(&self) -> bool {
+        self.max_unavailable.is_some() || matches!(self.min_available, Some(Amount::Percent(_)))
     }
 
     /// How many of `all` healthy pods may be evicted.
@@ -98,6 +106,7 @@ impl From<budgets::PodDisruptionBudget> for Budget {
             selector: selector(spec.selector.as_ref()),
             min_available: spec.min_available.as_ref().and_then(Amount::read),
             max_unavailable: spec.max_unavailable.as_ref().and_then(Amount::read),
+            expected: object.status.and_then(|status| status.expected_pods).map_or(0, i64::from),
         }
     }
 }

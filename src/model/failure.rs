@@ -14,7 +14,8 @@ pub fn enough(used: i64) -> i64 {
     used.saturating_add(STEP.max(used / STEP_PART))
 }
 
-/// A workload as people know it: the Deployment behind a ReplicaSet, else the managing controller.
+/// A workload as its failures are counted: the Deployment behind a ReplicaSet, all runs of a CronJob
+/// together (`Job`, by the name without the run's minute), else the managing controller.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Owner {
     /// Namespace.

@@ -77,6 +77,18 @@ pub fn cron_job_of(job: &str) -> Option<&str> {
     (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then_some(stem)
 }
 
+/// Kind and name of the workload that people know, of the pods that a controller makes: the
+/// Deployment behind a ReplicaSet, and for the Job of a CronJob its name without the minute of its
+/// run, since the next run has another.
+pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str, &'a str) {
+    match kind {
+        // The two share what they know: pods name the Job only.
+        "CronJob" => ("Job", name),
+        "Job" => (kind, cron_job_of(name).unwrap_or(name)),
+        _ => known_workload(kind, name, labels),
+    }
+}
+
 /// A workload and the pods that it wants.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Workload {

@@ -7,31 +7,29 @@ use super::subject::Subject;
 use crate::model::wire::workload::TemplateWire;
 
 impl Snapshot {
-    /// The ResourceQuota that refuses a pod with this metadata and spec, if one does.
-    pub fn refusing_quota(
-        &self,
+    /// Takes what a pod with this metadata and spec takes from what the quotas leave. One that `asks`
+    /// to be let in takes nothing where a quota refuses it, which is named then.
+    pub fn charge(
+        &mut self,
         pod: &TemplateWire,
         namespace: &str,
         owner: (&str, &str),
+        asks: bool,
     ) -> Option<String> {
-        let bounds = self.bounds(namespace)?;
-        let subject =
-            Subject::of_template(&pod.metadata, &pod.spec, namespace, owner, Some(bounds));
-        accept::quota(&subject, &accept::own_requests(&subject), bounds)
-    }
-
-    /// Takes what such a pod takes from what the quotas leave.
-    pub fn charge(&mut self, pod: &TemplateWire, namespace: &str, owner: (&str, &str)) {
-        let Some(bounds) = self.bounds_mut(namespace) else { return };
+        let bounds = self.bounds_mut(namespace)?;
         let subject =
             Subject::of_template(&pod.metadata, &pod.spec, namespace, owner, Some(bounds));
         let requests = accept::own_requests(&subject);
+        if asks && let Some(refusing) = accept::quota(&subject, &requests, bounds) {
+            return Some(refusing);
+        }
         let best_effort = accept::is_best_effort(&subject, &requests);
         for quota in &mut bounds.quotas {
             if quota.counts(&subject, best_effort) {
                 quota.charge(&subject, &requests);
             }
         }
+        None
     }
 
     /// Whether pods of a namespace are counted, so that one is not like the next.

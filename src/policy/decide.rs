@@ -156,7 +156,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
     let policies = select(&subject, snapshot, document, &mut decision.failed_conditions);
     let mut found = findings(&subject, &policies, snapshot, meta.now);
     let cap = snapshot.max_action();
-    let asleep = sleeps(pod, &subject, &policies, cap);
+    let asleep = sleeps(&subject, &policies, cap);
     if found.is_empty() && asleep.is_empty() {
         return;
     }
@@ -166,7 +166,7 @@ fn judge(pod: &PodView<'_>, meta: &RequestMeta<'_>, snapshot: &Snapshot, decisio
         let settled = |patched: &PodView<'_>| {
             let subject = Subject::of_pod(patched, meta.namespace, meta.user, bounds);
             findings(&subject, &policies, snapshot, meta.now).iter().all(|f| !f.action.sets())
-                && sleeps(patched, &subject, &policies, cap).is_empty()
+                && sleeps(&subject, &policies, cap).is_empty()
         };
         if let Err(error) = patch::verify(pod, &patch, settled) {
             patch = Patch::default();

@@ -9,6 +9,7 @@ use super::snapshot::{Action, ContainerKind, Learned, Policy, Resource, Snapshot
 use super::subject::{ContainerList, Slot, Standing, Subject};
 use super::text;
 use crate::model::failure::Owner;
+use crate::model::workload::root_owner;
 use crate::usage;
 
 /// A missing request and what is done about it.
@@ -192,6 +193,7 @@ fn learn(
 /// The workload whose earlier pods may tell something; nearly always none has failed at all.
 fn owner(subject: &Subject<'_>, snapshot: &Snapshot) -> Option<Owner> {
     let (kind, name) = subject.workload.filter(|_| !snapshot.guard().is_empty())?;
+    let (kind, name) = root_owner(kind, name, subject.labels);
     Some(Owner::new(subject.namespace, kind, name))
 }
 

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::find::covers;
 use super::snapshot::{Action, Policy};
-use super::subject::Subject;
-use super::view::PodView;
+use super::subject::{ContainerList, Slot, Subject};
 use crate::model::pod::DEFAULT_GRACE;
 
 /// What the sleep must leave of the grace period, seconds: time in which most servers end what they
@@ -41,33 +40,25 @@ impl Sleep {
 
 /// The sleeps that a pod's containers get. `policies` are those that select the pod, in order; the
 /// first that covers a container and asks for a sleep decides. `cap` is the most that policies may do.
-pub(super) fn sleeps(
-    pod: &PodView<'_>,
-    subject: &Subject<'_>,
-    policies: &[&Policy],
-    cap: Action,
-) -> Vec<Sleep> {
+pub(super) fn sleeps(subject: &Subject<'_>, policies: &[&Policy], cap: Action) -> Vec<Sleep> {
     if cap < Action::Default || policies.iter().all(|policy| policy.pre_stop_sleep.is_none()) {
         return Vec::new();
     }
-    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
-    // The slots of main containers come first, in their order.
-    let containers = pod.spec.containers.iter().zip(&subject.slots).enumerate();
-    let sleep = |(index, (container, slot)): (usize, (&super::view::ContainerView<'_>, _))| {
-        let hooked = container.lifecycle.as_ref().is_some_and(|hooks| hooks.pre_stop.is_some());
-        if hooked || container.ports.is_empty() {
+    let grace = subject.grace.unwrap_or(DEFAULT_GRACE);
+    let sleep = |slot: &Slot<'_>| {
+        if slot.list != ContainerList::Containers || !slot.stops_at_once {
             return None;
         }
         let asks = |policy: &&&Policy| policy.pre_stop_sleep.is_some() && covers(policy, slot);
         let policy = policies.iter().find(asks)?;
         let seconds = policy.pre_stop_sleep?;
         (i64::from(seconds) + LEFT <= grace).then(|| Sleep {
-            container: container.name.clone().into_owned(),
-            index,
+            container: slot.name.to_owned(),
+            index: slot.index,
             seconds,
-            has_lifecycle: container.lifecycle.is_some(),
+            has_lifecycle: slot.has_lifecycle,
             policy: Arc::clone(&policy.name),
         })
     };
-    containers.filter_map(sleep).collect()
+    subject.slots.iter().filter_map(sleep).collect()
 }

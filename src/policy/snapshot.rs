@@ -382,25 +382,6 @@ impl Snapshot {
         self.exempt.contains(namespace)
     }
 
-    /// Codes of advice that some policy silences for a workload, whose pods have these labels.
-    pub fn silenced(&self, namespace: &str, labels: &Labels, kind: &str) -> Vec<&str> {
-        if self.policies.iter().all(|policy| policy.silence.is_empty()) {
-            return Vec::new();
-        }
-        let selects = |policy: &&Policy| {
-            policy.objects.as_ref().is_none_or(|selector| selector.matches(labels))
-                && (policy.owner_kinds.is_empty() || policy.owner_kinds.iter().any(|k| k == kind))
-        };
-        let mut codes = Vec::new();
-        for policy in self.policies.iter().filter(|policy| !policy.silence.is_empty()) {
-            let here = self.for_namespace(namespace).any(|other| other.name == policy.name);
-            if here && selects(&policy) {
-                codes.extend(policy.silence.iter().map(String::as_str));
-            }
-        }
-        codes
-    }
-
     /// The policies that select the namespace, in order.
     ///
     /// A namespace that the watch has not shown yet has only its name. A selector on other labels

@@ -50,6 +50,8 @@ pub(super) struct Subject<'a> {
     pub(super) priority_class: &'a str,
     /// Whether the pod has a deadline, by which quotas tell pods apart.
     pub(super) has_deadline: bool,
+    /// `terminationGracePeriodSeconds`.
+    pub(super) grace: Option<i64>,
     pub(super) pod_level: Option<&'a ResourcesWire>,
     pub(super) overhead: &'a ResourceList,
     place: Place<'a>,
@@ -69,6 +71,10 @@ pub(super) struct Slot<'a> {
     pub(super) name: &'a str,
     pub(super) kind: ContainerKind,
     pub(super) image: &'a str,
+    /// Whether it has ports and no `preStop` hook.
+    pub(super) stops_at_once: bool,
+    /// Whether `lifecycle` exists, so that a patch may add below it.
+    pub(super) has_lifecycle: bool,
     /// Whether `resources` exists, so that a patch may add below it.
     pub(super) has_resources: bool,
     /// `resources.requests`, if it exists.
@@ -153,6 +159,9 @@ impl<'a> Subject<'a> {
                 name: &container.name,
                 kind: kind(list, container.restart_policy.as_deref()),
                 image: container.image.as_deref().unwrap_or_default(),
+                stops_at_once: !container.ports.is_empty()
+                    && container.lifecycle.as_ref().is_none_or(|l| l.pre_stop.is_none()),
+                has_lifecycle: container.lifecycle.is_some(),
                 has_resources: container.resources.is_some(),
                 requests,
                 limits,
@@ -173,6 +182,7 @@ impl<'a> Subject<'a> {
             user,
             priority_class: pod.spec.priority_class_name.as_deref().unwrap_or_default(),
             has_deadline: pod.spec.active_deadline_seconds.is_some(),
+            grace: pod.spec.termination_grace_period_seconds,
             pod_level: pod.spec.resources.as_ref(),
             overhead: &pod.spec.overhead,
             place: Place::Pod(pod),
@@ -195,6 +205,9 @@ impl<'a> Subject<'a> {
             name: &container.name,
             kind: kind(list, container.restart_policy.as_deref()),
             image: container.image.as_deref().unwrap_or_default(),
+            stops_at_once: !container.ports.is_empty()
+                && container.lifecycle.as_ref().is_none_or(|l| l.pre_stop.is_none()),
+            has_lifecycle: container.lifecycle.is_some(),
             has_resources: true,
             requests: Some(&container.resources.requests),
             limits: Some(&container.resources.limits),
@@ -216,6 +229,7 @@ impl<'a> Subject<'a> {
             user: User::default(),
             priority_class: spec.priority_class_name.as_deref().unwrap_or_default(),
             has_deadline: false,
+            grace: spec.termination_grace_period_seconds,
             pod_level: spec.resources.as_ref(),
             overhead: &spec.overhead,
             place: Place::Template(spec),

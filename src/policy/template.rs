@@ -1,12 +1,13 @@
 //! What the policies will do to the pods of a workload.
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::accept::Qos;
 use super::decide::select;
 use super::find::{Finding, findings};
-use super::snapshot::Resource;
-use super::snapshot::{Action, Snapshot};
+use super::sleep::sleeps;
+use super::snapshot::{Action, Resource, Snapshot};
 use super::subject::{ContainerList, Subject};
 use super::{fit, text};
 use crate::model::quantity::Quantity;
@@ -17,7 +18,7 @@ use crate::model::workload::WorkloadKind;
 /// What will happen to the pods of a template.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// The spec with the requests that LimitRanges and the policies will set.
+    /// The spec with the requests that LimitRanges and the policies will set, and the policies' sleeps.
     pub spec: PodSpecWire,
     /// All missing requests and what will be done about each.
     pub findings: Vec<Finding>,
@@ -35,6 +36,15 @@ impl Preview {
         }
         let line = |finding: &Finding| Some((finding.action, text::template_warning(finding)?));
         self.findings.iter().filter_map(line).collect()
+    }
+
+    /// Warnings for the user who applies a workload whose pods will be changed or refused.
+    pub fn warnings(&self) -> Vec<String> {
+        let told = || self.findings.iter().filter(|finding| finding.action >= Action::Warn);
+        let notes = text::notes(told().filter(|finding| !finding.action.sets()));
+        let qos = self.qos.filter(|_| self.refusal.is_none());
+        let qos = qos.map(|(before, after)| text::qos("pods", before, after));
+        text::limit_warnings(told().filter_map(text::template_warning).chain(qos).chain(notes))
     }
 
     /// Whether a policy has spoken about a container's request, even if only to itself.
@@ -67,6 +77,12 @@ pub fn preview(
     let policies = select(&subject, snapshot, document, &mut Vec::new());
     let findings = findings(&subject, &policies, snapshot, now);
     apply(&mut spec, &findings);
+    for sleep in sleeps(&subject, &policies, snapshot.max_action()) {
+        if let Some(container) = spec.containers.get_mut(sleep.index) {
+            let hook = json!({ "sleep": { "seconds": sleep.seconds } });
+            container.lifecycle.get_or_insert_default().pre_stop = hook.as_object().cloned();
+        }
+    }
     let refusal = text::refusals(&subject, &findings, |finding| finding.action == Action::Deny);
     let qos = fit::qos_change(&subject, &findings);
     Preview { spec, findings, refusal, qos }
@@ -96,20 +112,23 @@ pub fn settle(
     workload.template_mut().spec = spec;
 }
 
-/// Warnings for the user who applies a workload whose pods will be changed or refused.
-pub fn advise(
-    template: &TemplateWire,
-    namespace: &str,
-    owner: (&str, &str),
-    snapshot: &Snapshot,
-    now: Timestamp,
-) -> Vec<String> {
-    let preview = preview(template, namespace, owner, snapshot, now);
-    let told = || preview.findings.iter().filter(|finding| finding.action >= Action::Warn);
-    let notes = text::notes(told().filter(|finding| !finding.action.sets()));
-    let qos = preview.qos.filter(|_| preview.refusal.is_none());
-    let qos = qos.map(|(before, after)| text::qos("pods", before, after));
-    text::limit_warnings(told().filter_map(text::template_warning).chain(qos).chain(notes))
+/// Codes of advice that some policy silences for the pods of a template; `*` means all. It holds for
+/// what the policy selects, opted out of its rules or not.
+pub fn silenced<'a>(
+    template: &'a TemplateWire,
+    namespace: &'a str,
+    owner: (&'a str, &'a str),
+    snapshot: &'a Snapshot,
+) -> Vec<&'a str> {
+    if snapshot.policies().iter().all(|policy| policy.silence.is_empty()) {
+        return Vec::new();
+    }
+    let mut subject =
+        Subject::of_template(&template.metadata, &template.spec, namespace, owner, None);
+    subject.opted_out = false;
+    let document = || serde_json::to_value(template).ok();
+    let policies = select(&subject, snapshot, document, &mut Vec::new());
+    policies.into_iter().flat_map(|policy| &policy.silence).map(String::as_str).collect()
 }
 
 /// The exemptions of pods, as far as a template shows them.

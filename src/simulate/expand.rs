@@ -54,13 +54,9 @@ impl Door {
         pod.spec = preview.spec.clone();
         template.spec = preview.spec.clone();
         if preview.refusal.is_none() && !is_over(&pod) {
-            preview.refusal = self
-                .policies
-                .refusing_quota(&template, &namespace, owner)
+            let refusing = self.policies.charge(&template, &namespace, owner, true);
+            preview.refusal = refusing
                 .map(|quota| format!("{} {namespace}/{}: {quota} refuses it", owner.0, owner.1));
-            if preview.refusal.is_none() {
-                self.policies.charge(&template, &namespace, owner);
-            }
         }
         (pod, Arc::new(preview))
     }
@@ -80,7 +76,7 @@ pub fn pods(input: &mut Input, door: &mut Door) -> Vec<Expanded> {
     let mut all = Vec::new();
     for pod in input.pods.iter().filter(|pod| pod.spec.node_name.is_some() && !is_over(pod)) {
         let owner = owner(pod).unwrap_or(("Pod", pod.metadata.name()));
-        door.policies.charge(&template(pod), pod.metadata.namespace(), owner);
+        door.policies.charge(&template(pod), pod.metadata.namespace(), owner, false);
     }
     for pod in &mut input.pods {
         if let (None, Some(class)) = (pod.spec.priority, &pod.spec.priority_class_name) {

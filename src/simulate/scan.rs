@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::room::Fleet;
 use super::engine::{self, Settings, SimulateError};
 use super::expand::{self, Door};
 use super::input::Input;
 use super::pools;
 use super::report::Report;
-use crate::advice::{self, Advice, FleetNode, Market, Question, Subject};
+use crate::advice::{self, Advice, Market, Question, Subject};
 use crate::model::pod::PodShape;
 use crate::model::room::PoolRooms;
 use crate::model::wire::workload::{TemplateWire, WorkloadWire};
@@ -136,7 +137,7 @@ struct Scanner<'a> {
     /// What new nodes leave beside them.
     rooms: Arc<[PoolRooms]>,
     /// Nodes that exist.
-    fleet: &'a [FleetNode],
+    fleet: &'a Fleet,
     /// The policies of the input.
     configured: &'a Snapshot,
     /// Namespaces that no policy reaches.
@@ -163,7 +164,7 @@ pub fn scan(
     let daemons = expand::daemons(&input, &configured, settings.now);
     let rooms: Arc<[PoolRooms]> = schedule::rooms(slots.clone(), daemons.clone()).into();
     let configured = configured.with_rooms(Arc::clone(&rooms));
-    let units = units(&input, fleet.len());
+    let units = units(&input, fleet.nodes.len());
     let mut scan = Scan { workloads: units.len(), ..Scan::default() };
     scan.notes.append(&mut input.warnings);
     scan.notes.append(&mut report.warnings);
@@ -386,24 +387,29 @@ impl Scanner<'_> {
             let (namespace, now) = (unit.namespace(), self.settings.now);
             let preview = policy::preview(template, namespace, unit.owner(), self.configured, now);
             let spec = preview.spec.clone();
+            let (facts, before) = (&self.input.facts, unit.workload.at_once(kind));
             let question = Question {
                 kind,
                 namespace: namespace.to_owned(),
-                desired: unit.workload.at_once(kind),
+                desired: facts.held(namespace, kind.name(), unit.name(), before),
                 template: TemplateWire { metadata: template.metadata.clone(), spec },
                 before: None,
             };
-            let quote = advice::quote(&question, &market, &|| self.fleet.to_vec());
+            let fleet = || match kind {
+                WorkloadKind::DaemonSet => self.fleet.without(namespace, unit.name()),
+                _ => self.fleet.nodes.clone(),
+            };
+            let quote = advice::quote(&question, &market, &fleet);
             let subject = Subject {
                 kind,
                 namespace,
                 name: unit.name(),
                 workload: &unit.workload,
+                before,
                 preview: &preview,
             };
-            let labels = &template.metadata.labels;
-            let silenced = self.configured.silenced(namespace, labels, kind.name());
-            let told = advice::workload(&subject, &self.input.facts, Some(&quote), &silenced);
+            let silenced = policy::silenced(template, namespace, unit.owner(), self.configured);
+            let told = advice::workload(&subject, facts, Some(&quote), &silenced);
             scan.advice.extend(told.into_iter().map(|advice| Advised {
                 namespace: namespace.to_owned(),
                 kind: unit.kind.to_owned(),

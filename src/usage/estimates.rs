@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::class;
 use super::encode::{self, BadCheckpoint};
 use super::grid::step_up;
-use super::key::{Keys, Subject, root_owner};
+use super::key::{Keys, Subject};
 use super::ladder::{Estimate, Level, Rung, climb};
 use super::profile::{Buckets, Known, Profile, QUANTILES, quantile};
 use super::scale::Measure;
 use crate::model::labels::Labels;
+use crate::model::workload::root_owner;
 
 /// Days of own evidence that weigh as much as everything below: after three days 92 %.
 const OWN_DAYS: f64 = 0.25;

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::labels::Labels;
-use crate::model::workload::{cron_job_of, known_workload};
+use crate::model::workload::root_owner;
 
 /// A container of a workload's pod, as samples and questions name it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,18 +92,6 @@ fn major(tag: &str) -> u16 {
     let tag = tag.strip_prefix('v').unwrap_or(tag);
     let digits = tag.find(|c: char| !c.is_ascii_digit()).map_or(tag, |end| &tag[..end]);
     digits.parse().unwrap_or(0)
-}
-
-/// Kind and name of the workload that people know, of the pods that a controller makes: the
-/// Deployment behind a ReplicaSet, and for the Job of a CronJob its name without the minute of its
-/// run, since the next run has another.
-pub fn root_owner<'a>(kind: &'a str, name: &'a str, labels: &Labels) -> (&'a str, &'a str) {
-    match kind {
-        // The two share what they know: pods name the Job only.
-        "CronJob" => ("Job", name),
-        "Job" => (kind, cron_job_of(name).unwrap_or(name)),
-        _ => known_workload(kind, name, labels),
-    }
 }
 
 /// Repository and tag of an image; a digest is neither.

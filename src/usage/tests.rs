@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::history::{History, Kill, Period, Tops};
 use super::*;
+use crate::model::workload::root_owner;
 
 const START: i64 = 20_000 * DAY;
 const MEBI: i64 = 1 << 20;

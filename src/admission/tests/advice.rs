@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::support::*;
 use crate::advice::{Facts, Quote};
 use crate::intent;
-use crate::model::companions::Budget;
+use crate::model::companions::{Budget, Scaler};
 use crate::model::money::MicroDollarsPerHour;
 
 fn deployment() -> Value {
@@ -27,6 +27,35 @@ async fn warnings(client: &mut Client, review: &Value) -> Vec<String> {
     let answer = reply.json();
     assert_eq!(answer["response"]["allowed"], true, "advice never refuses");
     serde_json::from_value(answer["response"]["warnings"].clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_replicas_that_an_autoscaler_holds_are_priced() {
+    let made = issue(now());
+    let (sender, mut inbox) = intent::local();
+    let tasks = TaskTracker::new();
+    let asked = tasks.spawn(async move {
+        let asked = inbox.questions.recv().await.unwrap();
+        asked.reply.send(Quote::default()).unwrap();
+        asked.question.desired
+    });
+    let context = context(Arc::new(now), Some(sender));
+    let mut facts = Facts::default();
+    let scaler = Scaler {
+        namespace: "shop".into(),
+        name: "h".into(),
+        target: ("Deployment".into(), "web".into()),
+        replicas: (5, 9),
+        cpu_of: Vec::new(),
+    };
+    Arc::make_mut(&mut facts.scalers).insert(("shop".into(), "h".into()), Arc::new(scaler));
+    context.facts.store(Arc::new(facts));
+    let running = start(settings(fixed(&made)), context).await;
+    let mut client = Client::connect(running.addr, &made.ca, false).await;
+    let create = review("apps", "Deployment", "deployments", "CREATE", &deployment());
+    warnings(&mut client, &create).await;
+    assert_eq!(asked.await.unwrap(), 5);
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -55,6 +84,7 @@ async fn advice_asks_the_provisioner_and_does_without() {
         selector: Some(LabelSelector::default()),
         min_available: None,
         max_unavailable: Some(crate::model::companions::Amount::Count(0)),
+        expected: 0,
     };
     Arc::make_mut(&mut facts.budgets).insert(("shop".into(), "b".into()), Arc::new(budget));
     context.facts.store(Arc::new(facts));

@@ -11,7 +11,7 @@ use crate::control::Clock;
 use crate::guard::{Guard, Loop, WINDOW};
 use crate::model::failure::{Failure, Owner};
 use crate::model::resources::Resources;
-use crate::model::workload::{Workload, WorkloadKind};
+use crate::model::workload::{Workload, WorkloadKind, cron_job_of};
 use crate::server::{About, ApiServer};
 use crate::telemetry::metrics::FailureLabel;
 
@@ -41,11 +41,12 @@ impl Loops {
         let mut owners = BTreeSet::new();
         let mut stops = BTreeMap::new();
         for Loop { owner, last, .. } in self.guard.loops(now) {
-            let Some(workload) = workload_of(snapshot, owner) else { continue };
+            let workloads = workloads_of(snapshot, owner);
+            let Some(workload) = workloads.first() else { continue };
             let old = self.stops.remove(owner).filter(|old| Arc::ptr_eq(&old.last, last));
             let generation = old.map_or(workload.generation, |old| old.generation);
             if generation == workload.generation {
-                owners.insert(Arc::clone(&workload.uid));
+                owners.extend(workloads.iter().map(|workload| Arc::clone(&workload.uid)));
             }
             stops.insert(owner.clone(), Stop { last: Arc::clone(last), generation });
         }
@@ -68,8 +69,21 @@ impl Loops {
     }
 }
 
-fn workload_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Option<&'a Arc<Workload>> {
-    snapshot.workload(WorkloadKind::parse(&owner.kind)?, &owner.namespace, &owner.name)
+/// The workloads whose failures are counted together, the one that people know first: a CronJob comes
+/// before its runs.
+fn workloads_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Vec<&'a Arc<Workload>> {
+    let named = |kind| snapshot.workload(kind, &owner.namespace, &owner.name);
+    let Some(kind) = WorkloadKind::parse(&owner.kind) else { return Vec::new() };
+    if kind != WorkloadKind::Job {
+        return named(kind).into_iter().collect();
+    }
+    let runs = snapshot.workloads.iter().filter(|((kind, (namespace, name)), _)| {
+        *kind == WorkloadKind::Job
+            && *namespace == owner.namespace
+            && cron_job_of(name) == Some(&*owner.name)
+    });
+    let alone = [WorkloadKind::CronJob, kind].into_iter().filter_map(named);
+    alone.chain(runs.map(|(_, workload)| workload)).collect()
 }
 
 fn message(guard: &Guard, found: &Loop<'_>, now: i64) -> String {
@@ -136,7 +150,8 @@ impl<A: ApiServer, C: Cloud, K: Clock> Engine<A, C, K> {
                 name: last.pod.to_string(),
                 uid: last.uid.to_string(),
             };
-            let workload = workload_of(snapshot, &last.owner).map(|w| About::workload(w));
+            let workloads = workloads_of(snapshot, &last.owner);
+            let workload = workloads.first().map(|workload| About::workload(workload));
             for about in workload.into_iter().chain([pod]) {
                 let (context, message) = (self.context.clone(), message.clone());
                 self.spawn(async move { context.warn(about, REASON, message).await });
@@ -190,6 +205,41 @@ mod tests {
         loops.guard.fold(&failure(3, 3), 3);
         assert!(stopped(&mut loops, 2, 3));
         assert!(!stopped(&mut loops, 2, 3 + WINDOW), "calm");
+    }
+
+    #[test]
+    fn the_runs_of_a_cron_job_stop_together() {
+        let mut state = State::default();
+        let workload = |kind: WorkloadKind, name: &str, uid: &str| Workload {
+            kind,
+            name: name.into(),
+            uid: uid.into(),
+            ..Workload::clone(snapshot(1).workloads.values().next().unwrap())
+        };
+        for (kind, list) in [
+            (WorkloadKind::CronJob, vec![workload(WorkloadKind::CronJob, "nightly", "c")]),
+            (
+                WorkloadKind::Job,
+                vec![
+                    workload(WorkloadKind::Job, "nightly-29340000", "j1"),
+                    workload(WorkloadKind::Job, "nightly-29340001", "j2"),
+                    workload(WorkloadKind::Job, "other-29340001", "j3"),
+                ],
+            ),
+        ] {
+            state.apply(Event::Workloads(kind, Change::Replace(list)));
+        }
+        let snapshot = state.snapshot();
+        let mut loops = Loops::default();
+        for pod in 0..3 {
+            let mut failure = Failure::clone(&failure(pod, 0));
+            failure.owner = Owner::new("shop", "Job", "nightly");
+            loops.guard.fold(&Arc::new(failure), 0);
+        }
+        let stopped = loops.stopped(&snapshot, 1);
+        assert_eq!(stopped, ["c", "j1", "j2"].into_iter().map(Arc::from).collect());
+        let about = workloads_of(&snapshot, &Owner::new("shop", "Job", "nightly"));
+        assert_eq!(about.first().map(|w| w.kind), Some(WorkloadKind::CronJob), "people know it");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::model::failure::{Failure, FailureKind, Owner, Shortage};
 use crate::model::pod::PodPhase;
 use crate::model::quantity::Quantity;
 use crate::model::resources::{EPHEMERAL_STORAGE, MEMORY, Resources};
-use crate::model::workload::known_workload;
+use crate::model::workload::root_owner;
 
 /// Reason of the phase of a pod that the kubelet evicted.
 const EVICTED: &str = "Evicted";
@@ -56,7 +56,7 @@ impl PodWire {
         }
         let controller = self.metadata.controller().filter(|owner| &*owner.kind != "Node")?;
         let labels = &self.metadata.labels;
-        let (owner_kind, owner) = known_workload(&controller.kind, &controller.name, labels);
+        let (owner_kind, owner) = root_owner(&controller.kind, &controller.name, labels);
         Some(Failure {
             owner: Owner::new(self.metadata.namespace(), owner_kind, owner),
             pod: self.metadata.name().into(),
@@ -180,6 +180,19 @@ mod tests {
         assert_eq!(found.kind, FailureKind::Evicted);
         assert_eq!(found.at, "2026-06-01T12:03:00Z".parse::<Timestamp>().unwrap().as_second());
         assert_eq!(amounts(&found), [("app", 128, 1536), ("log", 0, 40)]);
+    }
+
+    #[test]
+    fn the_runs_of_a_cron_job_are_one_workload() {
+        let pod = json!({
+            "metadata": {"name": "nightly-29340000-x", "namespace": "shop", "uid": "u",
+                "ownerReferences": [{"kind": "Job", "name": "nightly-29340000", "uid": "j",
+                    "controller": true}],
+                "creationTimestamp": "2026-06-01T12:00:00Z"},
+            "status": {"phase": "Failed", "reason": "Evicted", "message": MESSAGE},
+        });
+        let found = serde_json::from_value::<PodWire>(pod).unwrap().failure().unwrap();
+        assert_eq!(found.owner, Owner::new("shop", "Job", "nightly"));
     }
 
     #[test]

@@ -156,6 +156,7 @@ impl WorkloadWire {
     /// How many pods there are at the same time when it runs: of a CronJob those of one run.
     pub fn at_once(&self, kind: WorkloadKind) -> u32 {
         match &self.spec.job_template {
+            Some(_) if self.spec.suspend == Some(true) => 0,
             Some(job) if kind == WorkloadKind::CronJob => {
                 let run = Self { spec: job.spec.clone(), ..Self::default() };
                 run.desired(WorkloadKind::Job)
@@ -201,5 +202,12 @@ mod tests {
         assert_eq!(desired(WorkloadKind::Job, r#"{"spec":{"suspend":true}}"#), 0);
         let done = r#"{"status":{"conditions":[{"type":"Complete","status":"True"}]}}"#;
         assert_eq!(desired(WorkloadKind::Job, done), 0);
+        let runs = |suspended: bool| {
+            let text = format!(
+                r#"{{"spec":{{"suspend":{suspended},"jobTemplate":{{"spec":{{"parallelism":4}}}}}}}}"#
+            );
+            serde_json::from_str::<WorkloadWire>(&text).unwrap().at_once(WorkloadKind::CronJob)
+        };
+        assert_eq!((runs(false), runs(true)), (4, 0));
     }
 }

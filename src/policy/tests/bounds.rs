@@ -321,10 +321,10 @@ fn templates_are_told_the_amounts_that_their_pods_will_get() {
     let snapshot = world(&ranges, &[], &[]);
     let template = serde_json::from_value(json!({ "spec": { "containers": [{ "name": "a" }] } }));
     let template = template.unwrap();
-    let told = advise(&template, "shop", ("Deployment", "web"), &snapshot, now());
+    let told = preview(&template, "shop", ("Deployment", "web"), &snapshot, now()).warnings();
     // Memory gets the LimitRange's own default.
     assert_eq!(told, ["container \"a\" has no cpu request; pods get 250m (policy p)"]);
-    let told = advise(&template, "other", ("Deployment", "web"), &snapshot, now());
+    let told = preview(&template, "other", ("Deployment", "web"), &snapshot, now()).warnings();
     assert_eq!(told.len(), 3, "bounds are of their namespace: {told:?}");
     assert_eq!(told[2], "pods: quality of service becomes Burstable, was BestEffort");
 }

@@ -123,3 +123,25 @@ fn the_policys_max_comes_after_what_failed_pods_show() {
     let (after, _) = request(&pod("web-5d9c", &json!({})), &capped(64 << 20));
     assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "256Mi");
 }
+
+#[test]
+fn the_next_run_of_a_cron_job_asks_for_more() {
+    let at = now().as_second();
+    let mut failure = Failure::of_web("nightly-1", at, 1 << 30);
+    failure.owner = crate::model::failure::Owner::new("shop", "Job", "nightly");
+    let mut guard = Guard::default();
+    guard.fold(&Arc::new(failure), at);
+    let world = snapshot(vec![policy("p", &[(Resource::Memory, Action::Default)])])
+        .with_guard(Arc::new(guard));
+    let pod = json!({
+        "metadata": { "name": "p", "ownerReferences":
+            [{"kind": "Job", "name": "nightly-29340000", "uid": "j", "controller": true}] },
+        "spec": {"containers": [{"name": "app"}]},
+    });
+    let (after, _) = request(&pod.to_string(), &world);
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["memory"], "1229Mi");
+    let template = r#"{"spec":{"containers":[{"name":"app"}]}}"#;
+    let template: TemplateWire = serde_json::from_str(template).unwrap();
+    let preview = preview(&template, "shop", ("CronJob", "nightly"), &world, now());
+    assert_eq!(preview.findings[0].amount >> 20, 1229);
+}

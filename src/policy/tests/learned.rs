@@ -139,7 +139,7 @@ fn suggestions_and_previews_are_learned_too() {
     let preview = preview(&template, "shop", owner, &snapshot, now());
     let amounts: Vec<i64> = preview.findings.iter().map(|finding| finding.amount).collect();
     assert_eq!(amounts, [448, 352 << 20]);
-    let lines = advise(&template, "shop", owner, &snapshot, now());
+    let lines = preview.warnings();
     assert!(
         lines[1].contains("pods get 352Mi, learned from 3 d of web's own history, 92 %"),
         "{lines:?}"

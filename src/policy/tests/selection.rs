@@ -326,7 +326,7 @@ fn templates_are_told_what_their_pods_will_get() {
     )]);
     let owner = ("Deployment", "web");
     assert_eq!(
-        advise(&template, "shop", owner, &snapshot, now()),
+        preview(&template, "shop", owner, &snapshot, now()).warnings(),
         [
             "container \"a\" has no cpu request; pods get 250m (policy p)",
             "container \"a\" has no memory request; pods are refused, set e.g. 256Mi (policy p)",
@@ -337,7 +337,7 @@ fn templates_are_told_what_their_pods_will_get() {
     assert_eq!(spec.tolerations.len(), 1, "the rest of the template is kept");
     let refusal = preview(&template, "shop", owner, &snapshot, now()).refusal.unwrap();
     assert!(refusal.starts_with("Deployment shop/web: container"), "{refusal}");
-    assert!(advise(&template, "kube-system", owner, &snapshot, now()).is_empty());
+    assert!(preview(&template, "kube-system", owner, &snapshot, now()).warnings().is_empty());
 }
 
 #[test]

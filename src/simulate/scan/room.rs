@@ -11,13 +11,42 @@ use crate::model::wire::pod::PodStatusWire;
 use crate::schedule::PoolSlot;
 use crate::simulate::input::Input;
 
+/// The nodes that exist, and what each DaemonSet (by namespace and name) takes on them already, by
+/// position.
+#[derive(Default)]
+pub(super) struct Fleet {
+    pub(super) nodes: Vec<FleetNode>,
+    taken: BTreeMap<(String, String), Vec<(usize, Resources)>>,
+}
+
+impl Fleet {
+    /// The nodes without the pods that a DaemonSet has there: one that runs needs no second place.
+    pub(super) fn without(&self, namespace: &str, daemon_set: &str) -> Vec<FleetNode> {
+        let mut nodes = self.nodes.clone();
+        let taken = self.taken.get(&(namespace.to_owned(), daemon_set.to_owned()));
+        for (at, requests) in taken.into_iter().flatten() {
+            nodes[*at].free.add(requests);
+        }
+        nodes
+    }
+}
+
 /// The nodes that exist, with what is free on them and what they cost.
-pub(super) fn fleet(input: &Input, pools: &[PoolSlot]) -> Vec<FleetNode> {
+pub(super) fn fleet(input: &Input, pools: &[PoolSlot]) -> Fleet {
+    let places: BTreeMap<&str, usize> =
+        input.nodes.iter().enumerate().map(|(at, node)| (node.metadata.name(), at)).collect();
     let mut used: BTreeMap<&str, Resources> = BTreeMap::new();
+    let mut taken: BTreeMap<(String, String), Vec<(usize, Resources)>> = BTreeMap::new();
     for pod in &input.pods {
         let over = matches!(pod.status.phase, PodPhase::Succeeded | PodPhase::Failed);
         if let Some(node) = pod.spec.node_name.as_deref().filter(|_| !over) {
-            used.entry(node).or_default().add(&pod.shape().requests);
+            let requests = pod.shape().requests;
+            used.entry(node).or_default().add(&requests);
+            let owner = pod.metadata.controller().filter(|owner| &*owner.kind == "DaemonSet");
+            if let Some((owner, at)) = owner.zip(places.get(node)) {
+                let key = (pod.metadata.namespace().to_owned(), owner.name.to_string());
+                taken.entry(key).or_default().push((*at, requests));
+            }
         }
     }
     let node = |node: &crate::model::wire::node::NodeWire| {
@@ -40,7 +69,7 @@ pub(super) fn fleet(input: &Input, pools: &[PoolSlot]) -> Vec<FleetNode> {
             price,
         }
     };
-    input.nodes.iter().map(node).collect()
+    Fleet { nodes: input.nodes.iter().map(node).collect(), taken }
 }
 
 /// Leaves what a scan counts: workloads that no other workload of the input makes, pods that none

@@ -174,3 +174,40 @@ status: {hard: {requests.memory: 20Gi}, used: {requests.memory: 20Gi}}
     assert_eq!(of("Default").refused, 4);
     assert!(of("none").nodes > 0);
 }
+
+#[test]
+fn a_daemon_set_that_runs_has_its_room() {
+    let daemon = r"
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+status: {allocatable: {cpu: '2', memory: 4Gi, pods: '110'}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: shop, uid: a}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {containers: [{name: c, resources: {requests: {cpu: 1500m, memory: 1Gi}}}]}
+";
+    let pod = r"
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  {name: agent-x, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: agent, uid: a, controller: true}]}
+spec: {nodeName: node-1, containers: [{name: c, resources: {requests: {cpu: 1500m, memory: 1Gi}}}]}
+status: {phase: Running}
+";
+    let told = |text: &str| -> Vec<String> {
+        let scan = scanned(text);
+        let of = scan.advice.iter().filter(|told| told.advice.code.name() == "HB104");
+        of.map(|told| told.advice.message.clone()).collect()
+    };
+    let line = "takes cpu 1500m, memory 1Gi on 1 node";
+    assert_eq!(told(&format!("{daemon}{pod}")), [line]);
+    let other = pod.replace("DaemonSet, name: agent", "DaemonSet, name: other");
+    assert_eq!(told(&format!("{daemon}{other}")), [format!("{line}; 1 lack room")]);
+}
