@@ -215,14 +215,12 @@ impl Judge<'_> {
             let mut values: BTreeSet<&str> = BTreeSet::new();
             for (instance, bought) in node.acceptable.iter().filter_map(|o| look_up(slot, *o)) {
                 // What the pool alone says is no choice of types.
-                match bought.label(key) {
-                    Some(value) => values.extend([value]),
-                    None => {
-                        let all =
-                            instance.requirements.get(key).and_then(Requirement::finite_values);
-                        values.extend(all.into_iter().flatten().map(|value| &**value));
-                    }
+                if let Some(value) = bought.label(key) {
+                    values.insert(value);
+                    continue;
                 }
+                let all = instance.requirements.get(key).and_then(Requirement::finite_values);
+                values.extend(all.into_iter().flatten().map(|value| &**value));
             }
             if values.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
                 let message = format!("minValues of {key} is {wanted}, not {}", values.len());

@@ -170,7 +170,7 @@ fn the_checker_sees_a_gang_that_is_not_together() {
     assert_eq!(good.new_nodes.len(), 2);
     let mut apart = good.clone();
     let of = problem.pools[0].types[good.new_nodes[0].choice.type_index].offerings.clone();
-    let zone = of[good.new_nodes[0].choice.offering_index].zone.clone();
+    let zone = Arc::clone(&of[good.new_nodes[0].choice.offering_index].zone);
     let other = of.iter().position(|o| o.zone != zone && o.capacity_type.label() == "on-demand");
     let node = &mut apart.new_nodes[0];
     node.choice.offering_index = other.unwrap();
