@@ -277,7 +277,7 @@ fn a_plan_is_the_same_bytes_each_time() {
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": format!("d{at}")},
             "spec": {"replicas": 1 + at % 6, "template": {"metadata": {"labels": labels}, "spec": spec}}})
     };
-    let items: Vec<Value> = (1..=16).map(deployment).collect();
+    let items: Vec<Value> = (1..=8).map(deployment).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     let (catalog, pods) = (catalog.to_str().unwrap().to_owned(), folder.file("pods.json", &list));
     let args = ["simulate", "-o", "json", "--catalog", &catalog, pods.to_str().unwrap()];
