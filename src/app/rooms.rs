@@ -248,7 +248,7 @@ mod tests {
         let wanted = Wanted::of(&pod);
         let open = rooms.iter().filter(|pool| pool.lets_in(&wanted));
         let all = open
-            .flat_map(|pool| pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted)));
+            .flat_map(|pool| pool.worth(&wanted).filter(|room| pool.takes(room, &wanted)));
         all.map(|room| room.left.cpu).max()
     }
 

@@ -1,14 +1,19 @@
 //! What the nodes that can be bought leave for one pod, and which pods they take.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::instance::label_meets;
 use super::labels;
 use super::pod::PodShape;
-use super::requirement::Requirements;
+use super::requirement::{Requirement, Requirements};
 use super::resources::Resources;
 use super::taints::{Taint, untolerated};
+
+/// Rooms are found by label where these are less than this part of all: else the first that is looked at
+/// is soon one that does.
+const FEW: usize = 4;
 
 /// Room on new nodes of one pool.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,6 +25,45 @@ pub struct PoolRooms {
     rooms: Vec<Room>,
     /// Length of the first part.
     unbeaten: usize,
+    /// Rooms by each label that some type gives its nodes: a pod that selects few types sees few.
+    by_label: BTreeMap<Arc<str>, ByValue>,
+}
+
+/// Positions of rooms by the value of a label, in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct ByValue {
+    values: BTreeMap<Arc<str>, Vec<u32>>,
+    /// Those whose type does not decide it.
+    open: Vec<u32>,
+}
+
+impl ByValue {
+    fn new(key: &str, rooms: &[Room]) -> Self {
+        let mut all = Self::default();
+        for (at, room) in (0..).zip(rooms) {
+            match room.labels.get(key).and_then(Requirement::finite_values) {
+                None => all.open.push(at),
+                Some(values) => {
+                    for value in values {
+                        all.values.entry(Arc::clone(value)).or_default().push(at);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Positions of rooms that may have one of the values, sorted by value.
+    fn any_of<'s>(&'s self, values: &'s [Arc<str>]) -> impl Iterator<Item = u32> + 's {
+        let of_values = values.iter().filter_map(|value| self.values.get(value)).flatten();
+        self.open.iter().chain(of_values).copied()
+    }
+
+    /// How many these are.
+    fn count(&self, values: &[Arc<str>]) -> usize {
+        let of_values = values.iter().filter_map(|value| self.values.get(value));
+        self.open.len() + of_values.map(Vec::len).sum::<usize>()
+    }
 }
 
 /// Room on a new node of one type, beside the DaemonSets that run there.
@@ -71,9 +115,13 @@ impl PoolRooms {
             }
             is_first
         });
-        let count = first.len();
+        let unbeaten = first.len();
         first.extend(rest);
-        Self { taints, requirements, rooms: first, unbeaten: count }
+        let keys: BTreeSet<&Arc<str>> =
+            first.iter().flat_map(|room| room.labels.iter().map(|(key, _)| key)).collect();
+        let by_label =
+            keys.into_iter().map(|key| (Arc::clone(key), ByValue::new(key, &first))).collect();
+        Self { taints, requirements, rooms: first, unbeaten, by_label }
     }
 
     /// The rooms of a pool that asks more of its nodes.
@@ -88,34 +136,75 @@ impl PoolRooms {
         untolerated(&self.taints, &wanted.pod.tolerations).is_none()
     }
 
-    /// Rooms that are worth a look for the pod: a smaller one is not, where every type would do.
-    pub fn worth(&self, wanted: &Wanted<'_>) -> &[Room] {
-        if wanted.is_plain() { &self.rooms[..self.unbeaten] } else { &self.rooms }
+    /// Rooms that are worth a look for the pod, the largest of each part first: a smaller one is not,
+    /// where every type would do, nor is one of a type that it does not select.
+    pub fn worth(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = &Room> {
+        let few = if wanted.is_plain() { None } else { self.selected(wanted) };
+        let all = if wanted.is_plain() { self.unbeaten } else { self.rooms.len() };
+        let all = if few.is_some() { 0 } else { all };
+        let few = few.into_iter().flatten().filter_map(|at| self.rooms.get(at as usize));
+        self.rooms[..all].iter().chain(few)
+    }
+
+    /// Positions of rooms that the pod's alternatives select by one of their labels, in order; `None`
+    /// where these would not be few.
+    fn selected(&self, wanted: &Wanted<'_>) -> Option<Vec<u32>> {
+        let none = Requirements::new();
+        let mut found: Vec<u32> = Vec::new();
+        'alternatives: for alternative in &wanted.alternatives {
+            let mut fewest = None;
+            let mut least = self.rooms.len() / FEW;
+            for (key, wanted) in alternative.iter() {
+                let Some(by_value) = self.by_label.get(key).filter(|_| !of_place(key)) else {
+                    // The pool decides it, whatever the type.
+                    if !self.label_meets(key, wanted, &none) {
+                        continue 'alternatives;
+                    }
+                    continue;
+                };
+                let values = wanted.finite_values().filter(|_| !wanted.allows_absent());
+                let Some(values) = values else { continue };
+                let count = by_value.count(values);
+                if count < least {
+                    (fewest, least) = (Some((by_value, values)), count);
+                }
+            }
+            let (by_value, values) = fewest?;
+            found.extend(by_value.any_of(values));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Some(found)
+    }
+
+    fn label_meets(&self, key: &str, wanted: &Requirement, of_type: &Requirements) -> bool {
+        if of_place(key) {
+            return self.requirements.get(key).is_none_or(|own| own.intersects(wanted));
+        }
+        label_meets(key, wanted, &self.requirements, of_type)
     }
 
     /// Whether nodes with this room may have what the pod wants, amounts of cpu, memory and ephemeral
     /// storage aside. Where a node is bought, and how, is the pool's to say: every type is had so
     /// somewhere.
     pub fn takes(&self, room: &Room, wanted: &Wanted<'_>) -> bool {
-        let of_place = |key: &str| {
-            labels::OFFERED.contains(&key) || matches!(key, labels::REGION | labels::ZONE_ID)
-        };
         let takes = |alternative: &Requirements| {
-            alternative.iter().all(|(key, wanted)| {
-                if of_place(key) {
-                    return self.requirements.get(key).is_none_or(|own| own.intersects(wanted));
-                }
-                label_meets(key, wanted, &self.requirements, &room.labels)
-            })
+            alternative.iter().all(|(key, wanted)| self.label_meets(key, wanted, &room.labels))
         };
         wanted.others.iter().all(|(name, amount)| room.left.get(name) >= *amount)
             && wanted.alternatives.iter().any(takes)
     }
 }
 
+/// Whether a label says where a node is bought, and how.
+fn of_place(key: &str) -> bool {
+    labels::OFFERED.contains(&key) || matches!(key, labels::REGION | labels::ZONE_ID)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::requirement::Requirement;
+    use proptest::prelude::*;
+
     use super::super::taints::{TaintEffect, Toleration};
     use super::*;
 
@@ -137,7 +226,7 @@ mod tests {
         if !pool.lets_in(&wanted) {
             return Vec::new();
         }
-        let rooms = pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted));
+        let rooms = pool.worth(&wanted).filter(|room| pool.takes(room, &wanted));
         rooms.map(|room| room.left.cpu).collect()
     }
 
@@ -168,5 +257,50 @@ mod tests {
         let tolerant = Toleration { operator: Some("Exists".to_owned()), ..Toleration::default() };
         let tolerant = PodShape { tolerations: vec![tolerant], ..PodShape::default() };
         assert_eq!(open(&tainted, &tolerant), [8, 2]);
+    }
+
+    /// What a look at every room finds, in their order.
+    fn all<'r>(pool: &'r PoolRooms, wanted: &Wanted<'_>) -> Vec<&'r Room> {
+        pool.rooms.iter().filter(|room| pool.takes(room, wanted)).collect()
+    }
+
+    fn requirement() -> impl Strategy<Value = Requirement> {
+        let values = proptest::collection::btree_set("[a-e]", 1..4);
+        prop_oneof![
+            6 => values.prop_map(Requirement::one_of),
+            1 => Just(Requirement::exists()),
+            1 => Just(Requirement::does_not_exist()),
+        ]
+    }
+
+    fn some() -> impl Strategy<Value = Requirements> {
+        let keys = proptest::sample::select(vec!["x", "y", "z", "team", labels::ZONE]);
+        proptest::collection::btree_map(keys, requirement(), 0..4).prop_map(|pairs| {
+            let mut all = Requirements::new();
+            for (key, requirement) in pairs {
+                all.insert(key, requirement);
+            }
+            all
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rooms_that_are_passed_over_take_nobody(
+            of_types in proptest::collection::vec(some(), 1..24),
+            of_pool in some(),
+            selector in some(),
+        ) {
+            let rooms = (1..).zip(of_types).map(|(size, labels)| {
+                Room { labels: Arc::new(labels), left: Resources::new(size, size) }
+            });
+            let pool = PoolRooms::new(Vec::new(), of_pool, rooms.collect());
+            let pod = PodShape { node_selector: selector, ..PodShape::default() };
+            let wanted = Wanted::of(&pod);
+            prop_assume!(!wanted.is_plain());
+            let found: Vec<&Room> =
+                pool.worth(&wanted).filter(|room| pool.takes(room, &wanted)).collect();
+            prop_assert_eq!(found, all(&pool, &wanted));
+        }
     }
 }

@@ -139,7 +139,7 @@ fn node(
     let open: Vec<&PoolRooms> = pools.iter().filter(|pool| pool.lets_in(&wanted)).collect();
     // Labels are compared last: amounts are cheaper.
     let takes_all = |pool: &&PoolRooms| {
-        let mut rooms = pool.worth(&wanted).iter();
+        let mut rooms = pool.worth(&wanted);
         rooms.any(|room| fits(&full, &room.left) && pool.takes(room, &wanted))
     };
     if open.iter().any(takes_all) {
@@ -155,7 +155,7 @@ fn node(
     };
     let mut best: Option<(i128, &Resources)> = None;
     for pool in open {
-        for room in pool.worth(&wanted).iter().filter(|room| fits(&bare, &room.left)) {
+        for room in pool.worth(&wanted).filter(|room| fits(&bare, &room.left)) {
             let left = left(&room.left);
             if best.is_none_or(|(most, _)| left > most) && pool.takes(room, &wanted) {
                 best = Some((left, &room.left));

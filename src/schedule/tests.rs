@@ -275,7 +275,7 @@ fn rooms_are_what_daemon_sets_leave_on_the_types_of_a_pool() {
         let wanted = Wanted::of(pod);
         let mut found = Vec::new();
         for pool in rooms(pools, daemons).iter().filter(|pool| pool.lets_in(&wanted)) {
-            for room in pool.worth(&wanted).iter().filter(|room| pool.takes(room, &wanted)) {
+            for room in pool.worth(&wanted).filter(|room| pool.takes(room, &wanted)) {
                 found.push(format!("{}m {}Mi", room.left.cpu, room.left.memory >> 20));
             }
         }
