@@ -10,9 +10,8 @@ help: ## Lists the targets
 tools: ## Builds the control plane and the EC2 emulator into the cache, once per version
 	@testbed/tools/build.sh
 
-# Tests on the control plane wait a third of their time: three on two processors keep these busy.
 test: tools ## Runs every test, those on the real control plane included
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3 / 2))} cargo test --workspace
+	cargo test --workspace
 
 demo: tools ## Starts the control plane and shows pods that never wait
 	cargo build --release

@@ -247,8 +247,8 @@ mod tests {
         pod.node_selector = Requirements::from_labels(&labels);
         let wanted = Wanted::of(&pod);
         let open = rooms.iter().filter(|pool| pool.lets_in(&wanted));
-        let all = open
-            .flat_map(|pool| pool.worth(&wanted).filter(|room| pool.takes(room, &wanted)));
+        let all =
+            open.flat_map(|pool| pool.worth(&wanted).filter(|room| pool.takes(room, &wanted)));
         all.map(|room| room.left.cpu).max()
     }
 
