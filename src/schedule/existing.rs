@@ -6,6 +6,42 @@ use super::problem::NodeSlot;
 use super::solution::Placement;
 use super::topology::Kind;
 
+/// Nodes whose greatest room is kept together: few enough that most blocks can be skipped, many
+/// enough that looking at the blocks is cheap.
+const BLOCK: usize = 32;
+
+/// The greatest free room of each block of nodes, in the order in which they are filled. Full nodes,
+/// which are most of a cluster, are then passed over together.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    greatest: Vec<Vec<i64>>,
+    nodes: usize,
+}
+
+impl Blocks {
+    /// Of nodes with this free room.
+    pub(super) fn new<'f>(free: impl Iterator<Item = &'f Vec<i64>>) -> Self {
+        let mut blocks = Self { greatest: Vec::new(), nodes: 0 };
+        for free in free {
+            if blocks.nodes.is_multiple_of(BLOCK) {
+                blocks.greatest.push(free.clone());
+            } else if let Some(most) = blocks.greatest.last_mut() {
+                most.iter_mut().zip(free).for_each(|(most, free)| *most = (*most).max(*free));
+            }
+            blocks.nodes += 1;
+        }
+        blocks
+    }
+
+    /// Positions in the order of the nodes that may have room for what is asked. A node that has
+    /// been filled since may have less.
+    pub(super) fn with_room<'b>(&'b self, asked: &'b [i64]) -> impl Iterator<Item = usize> + 'b {
+        let blocks = self.greatest.iter().enumerate();
+        let open = blocks.filter(|(_, most)| times(asked, most, 1) > 0);
+        open.flat_map(|(block, _)| block * BLOCK..self.nodes.min((block + 1) * BLOCK))
+    }
+}
+
 /// Room of a node while it is filled.
 struct Room {
     index: usize,
@@ -25,6 +61,7 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
             state: State::of_node(compiled, &compiled.ports, index),
         })
         .collect();
+    let blocks = Blocks::new(rooms.iter().map(|room| &room.free));
     let mut placements = Vec::new();
     // Pods that want to be near others come after those.
     for guests in [false, true] {
@@ -36,7 +73,9 @@ pub(super) fn fill(compiled: &mut Compiled<'_>) -> Vec<Placement> {
                 level(compiled, s, &mut rooms, &mut placements);
                 continue;
             }
-            for room in &mut rooms {
+            let asked = compiled.shapes[s].request.clone();
+            for at in blocks.with_room(&asked) {
+                let room = &mut rooms[at];
                 let left = compiled.shapes[s].left();
                 if left == 0 {
                     break;

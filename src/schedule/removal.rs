@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::compile::{Offers, share};
-use super::existing::{filling_order, times};
+use super::existing::{Blocks, filling_order, times};
 use super::feasible;
 use super::problem::{Demand, NodeSlot, Options, Problem};
 use super::solution::{Placement, Solution};
@@ -19,10 +19,6 @@ use super::solve::{solve, solve_with};
 use super::topology;
 use super::volumes::{Limits, Storage};
 use crate::model::pod::PodShape;
-
-/// Nodes whose greatest room is kept together: few enough that most blocks can be skipped, many
-/// enough that looking at the blocks is cheap.
-const BLOCK: usize = 32;
 
 /// Pods that must move: shape and count.
 pub type Moving = [(Arc<PodShape>, u32)];
@@ -41,8 +37,7 @@ pub struct Removals {
     /// Positions of nodes in the order in which they are filled, and their free room.
     order: Vec<usize>,
     free: Vec<Vec<i64>>,
-    /// Greatest free room of each block of the order.
-    blocks: Vec<Vec<i64>>,
+    blocks: Blocks,
     /// Nodes that a shape admits, by its address; the shape is kept so that the address stays its
     /// own.
     admits: BTreeMap<usize, (Arc<PodShape>, FixedBitSet)>,
@@ -58,14 +53,7 @@ impl Removals {
         let order = filling_order(&problem.nodes);
         let free: Vec<Vec<i64>> =
             order.iter().map(|at| offers.vector(&problem.nodes[*at].free)).collect();
-        let greatest = |block: &[Vec<i64>]| {
-            let mut most = block[0].clone();
-            for free in block {
-                most.iter_mut().zip(free).for_each(|(most, free)| *most = (*most).max(*free));
-            }
-            most
-        };
-        let blocks = free.chunks(BLOCK).map(greatest).collect();
+        let blocks = Blocks::new(free.iter());
         let pods = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
         let owners: BTreeMap<usize, Arc<PodShape>> = pods
             .filter(|pod| !pod.pod_anti_affinity.is_empty())
@@ -123,29 +111,23 @@ impl Removals {
             let (pod, mut count) = (&pods[at].0, pods[at].1);
             let asked = self.offers.vector(&pod.requests);
             let admits = self.admitted(pod).clone();
-            for (block, most) in self.blocks.iter().enumerate() {
+            for place in self.blocks.with_room(&asked) {
+                let node = self.order[place];
                 if count == 0 {
                     break;
                 }
-                if asked.iter().zip(most).any(|(asked, most)| asked > most) {
+                if !admits.contains(node) || removed.contains(&node) {
                     continue;
                 }
-                let first = block * BLOCK;
-                for place in first..(first + BLOCK).min(self.order.len()) {
-                    let node = self.order[place];
-                    if count == 0 || !admits.contains(node) || removed.contains(&node) {
-                        continue;
+                let free = taken.get(&place).unwrap_or(&self.free[place]);
+                let some = times(&asked, free, count);
+                if some > 0 {
+                    let free = taken.entry(place).or_insert_with(|| self.free[place].clone());
+                    for (free, asked) in free.iter_mut().zip(&asked) {
+                        *free -= asked * i64::from(some);
                     }
-                    let free = taken.get(&place).unwrap_or(&self.free[place]);
-                    let some = times(&asked, free, count);
-                    if some > 0 {
-                        let free = taken.entry(place).or_insert_with(|| self.free[place].clone());
-                        for (free, asked) in free.iter_mut().zip(&asked) {
-                            *free -= asked * i64::from(some);
-                        }
-                        count -= some;
-                        solution.placements.push(Placement { node, demand: at, count: some });
-                    }
+                    count -= some;
+                    solution.placements.push(Placement { node, demand: at, count: some });
                 }
             }
             if count > 0 {
