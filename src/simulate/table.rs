@@ -54,7 +54,9 @@ fn write_places(report: &Report, out: &mut String) -> std::fmt::Result {
         }
         // Pods of one workload say the same.
         if !pod.families.is_empty() && *pod.families != *last {
-            writeln!(out, "{}", families(&pod.families))?;
+            for line in families(&pod.families).lines() {
+                writeln!(out, "{}", line.trim_end())?;
+            }
         }
         last = &pod.families;
     }

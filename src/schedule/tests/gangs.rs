@@ -36,6 +36,15 @@ fn a_gang_waits_for_all_of_its_pods() {
     );
 }
 
+/// Zones of the nodes to buy.
+fn zones(problem: &Problem, solution: &Solution) -> Vec<Arc<str>> {
+    let types = &problem.pools[0].types;
+    let bought = solution.new_nodes.iter().map(|node| {
+        Arc::clone(&types[node.choice.type_index].offerings[node.choice.offering_index].zone)
+    });
+    bought.collect()
+}
+
 /// A group of the pods `pod`, with its minimum.
 fn group(min_count: Option<u32>, topology: &[&str]) -> PodGroups {
     let topology = topology.iter().map(|label| Arc::from(*label)).collect();
@@ -91,10 +100,7 @@ fn a_pod_group_is_in_one_domain() {
     problem.join_gangs(&group(Some(6), &[zone]), []);
     let solution = solved(&problem);
     assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
-    for node in &solution.new_nodes {
-        let instance = &problem.pools[0].types[node.choice.type_index];
-        assert_eq!(&*instance.offerings[node.choice.offering_index].zone, "b");
-    }
+    assert!(zones(&problem, &solution).iter().all(|zone| &**zone == "b"));
 }
 
 #[test]
@@ -134,11 +140,7 @@ fn a_gang_in_one_zone_is_in_one_zone() {
     problem.join_gangs(&PodGroups::new(), []);
     let solution = solved(&problem);
     assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
-    let zone = |node: &NewNode| {
-        let instance = &problem.pools[0].types[node.choice.type_index];
-        instance.offerings[node.choice.offering_index].zone.to_string()
-    };
-    assert!(solution.new_nodes.iter().all(|node| zone(node) == "b"));
+    assert!(zones(&problem, &solution).iter().all(|zone| &**zone == "b"));
 }
 
 /// Pods of a gang that is kept in one zone, with more of the pod's spec.
@@ -156,10 +158,7 @@ fn members_of_a_gang_have_affinities_of_their_own() {
     problem.join_gangs(&PodGroups::new(), []);
     let solution = solved(&problem);
     assert!(solution.unplaced.is_empty(), "{}", show(&problem, &solution));
-    for node in &solution.new_nodes {
-        let instance = &problem.pools[0].types[node.choice.type_index];
-        assert_eq!(&*instance.offerings[node.choice.offering_index].zone, "b");
-    }
+    assert!(zones(&problem, &solution).iter().all(|zone| &**zone == "b"));
 }
 
 #[test]
