@@ -64,6 +64,14 @@ pub struct PodShape {
 }
 
 impl PodShape {
+    /// Whether rules that hold for it look at other pods, softer ones of spread among them.
+    pub fn minds_others(&self) -> bool {
+        !(self.spread.is_empty()
+            && self.pod_affinity.is_empty()
+            && self.together.is_empty()
+            && self.pod_anti_affinity.is_empty())
+    }
+
     /// The alternatives that a node must meet, each the node selector and one required term.
     ///
     /// Kubernetes ORs the terms; a term without expressions and fields matches nothing.

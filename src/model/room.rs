@@ -139,11 +139,13 @@ impl PoolRooms {
     /// Rooms that are worth a look for the pod, the largest of each part first: a smaller one is not,
     /// where every type would do, nor is one of a type that it does not select.
     pub fn worth(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = &Room> {
-        let few = if wanted.is_plain() { None } else { self.selected(wanted) };
-        let all = if wanted.is_plain() { self.unbeaten } else { self.rooms.len() };
-        let all = if few.is_some() { 0 } else { all };
-        let few = few.into_iter().flatten().filter_map(|at| self.rooms.get(at as usize));
-        self.rooms[..all].iter().chain(few)
+        let (first, few) = if wanted.is_plain() {
+            (self.unbeaten, Vec::new())
+        } else {
+            self.selected(wanted).map_or((self.rooms.len(), Vec::new()), |few| (0, few))
+        };
+        let few = few.into_iter().filter_map(|at| self.rooms.get(at as usize));
+        self.rooms[..first].iter().chain(few)
     }
 
     /// Positions of rooms that the pod's alternatives select by one of their labels, in order; `None`

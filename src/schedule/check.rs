@@ -6,6 +6,7 @@
 mod binding;
 mod daemons;
 mod gangs;
+mod places;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};

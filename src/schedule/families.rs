@@ -29,13 +29,8 @@ pub struct Family {
 /// All families of all pools that buy nodes, by weight and name of the pools and then by name.
 pub fn families(problem: &Problem, pod: &PodShape) -> Vec<Family> {
     let alternatives = pod.node_alternatives();
-    let mut order: Vec<usize> = (0..problem.pools.len()).collect();
-    order.sort_by_key(|pool| {
-        let pool = &problem.pools[*pool].pool;
-        (std::cmp::Reverse(pool.weight), Arc::clone(&pool.name))
-    });
     let mut all = Vec::new();
-    for pool in order {
+    for pool in problem.pools_by_weight() {
         let slot = &problem.pools[pool];
         let mut by_name: BTreeMap<&str, Vec<&Arc<InstanceType>>> = BTreeMap::new();
         for instance in &*slot.types {

@@ -88,6 +88,16 @@ impl Problem {
         }
     }
 
+    /// Positions of the pools in the order in which they are told: heavier ones first, then by name.
+    pub(super) fn pools_by_weight(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.pools.len()).collect();
+        order.sort_by_key(|pool| {
+            let pool = &self.pools[*pool].pool;
+            (std::cmp::Reverse(pool.weight), Arc::clone(&pool.name))
+        });
+        order
+    }
+
     /// Pods of each gang that are known: those with a place and those demanded.
     pub(super) fn gang_members(&self) -> Vec<u64> {
         let mut known: Vec<u64> = self.gangs.iter().map(|gang| u64::from(gang.there)).collect();

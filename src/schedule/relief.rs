@@ -190,13 +190,7 @@ impl Trial {
         }
         problem.demands[pod].count += 1;
         // Others matter only where somebody minds them or a limit counts their nodes.
-        let mind = |pod: &PodShape| {
-            !(pod.spread.is_empty()
-                && pod.pod_affinity.is_empty()
-                && pod.together.is_empty()
-                && pod.pod_anti_affinity.is_empty())
-        };
-        let minds = problem.demands.iter().any(|demand| mind(&demand.shape))
+        let minds = problem.demands.iter().any(|demand| demand.shape.minds_others())
             || problem.pools.iter().any(|slot| !slot.remaining.is_empty())
             || !problem.nodes.is_empty();
         if minds {

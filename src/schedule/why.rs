@@ -25,12 +25,7 @@ pub(super) fn reasons(
     if problem.pools.is_empty() {
         reasons.pools.push((String::new(), Reason::NoPool));
     }
-    let mut order: Vec<usize> = (0..problem.pools.len()).collect();
-    order.sort_by_key(|pool| {
-        let pool = &problem.pools[*pool].pool;
-        (std::cmp::Reverse(pool.weight), Arc::clone(&pool.name))
-    });
-    for pool in order {
+    for pool in problem.pools_by_weight() {
         let slot = &problem.pools[pool];
         let reason = of_pool(compiled, shape, pool, slot, &limits[pool]);
         reasons.pools.push((slot.pool.name.to_string(), reason));

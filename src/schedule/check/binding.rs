@@ -6,12 +6,9 @@
 //! the nodes that exist before the new ones or all at once, with spreads over host names first or
 //! not. What becomes bindable in none of them is a violation.
 
-pub(super) mod places;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use places::{Place, Waiting, admits, positions, ranks, tolerates};
-
+use super::places::{self, Place, Waiting, admits, positions, ranks, tolerates};
 use super::{Spot, Step, Violation, means};
 use crate::model::labels::{self, LabelSelector};
 use crate::model::pod::{NodeTerm, PodAffinityTerm, PodShape};

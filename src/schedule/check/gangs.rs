@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::binding::places;
-use super::{Violation, means};
+use super::{Violation, means, places};
 use crate::model::pod::{PodAffinityTerm, PodShape};
 use crate::schedule::problem::Problem;
 use crate::schedule::solution::Solution;

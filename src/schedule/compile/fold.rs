@@ -57,13 +57,8 @@ pub(super) fn fold(problem: &Problem, pieces: &[Piece]) -> Vec<Vec<usize>> {
 fn has_rules(problem: &Problem) -> bool {
     let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
     let own = problem.demands.iter().map(|demand| &demand.shape);
-    own.chain(there).chain(&problem.daemons).any(|pod| {
-        !(pod.spread.is_empty()
-            && pod.pod_affinity.is_empty()
-            && pod.together.is_empty()
-            && pod.pod_anti_affinity.is_empty()
-            && pod.preferred_pod_terms.is_empty())
-    })
+    let mut all = own.chain(there).chain(&problem.daemons);
+    all.any(|pod| pod.minds_others() || !pod.preferred_pod_terms.is_empty())
 }
 
 /// Labels that some selector looks at; pods that differ only in others are equal.

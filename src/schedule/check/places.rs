@@ -3,42 +3,42 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::look_up;
 use crate::model::labels::{self, Labels};
 use crate::model::pod::PodShape;
 use crate::model::requirement::Requirement;
 use crate::model::taints::Taint;
-use crate::schedule::check::look_up;
 use crate::schedule::problem::Problem;
 use crate::schedule::solution::{OfferingRef, Solution};
 
 /// A node as rules see it.
-pub(in crate::schedule::check) struct Place<'a> {
-    pub(in crate::schedule::check) name: String,
+pub(super) struct Place<'a> {
+    pub(super) name: String,
     /// What is certain of its labels.
-    pub(in crate::schedule::check) labels: Labels,
-    pub(in crate::schedule::check) taints: &'a [Taint],
+    pub(super) labels: Labels,
+    pub(super) taints: &'a [Taint],
     /// Its pool and choice, for a node of the plan.
-    pub(in crate::schedule::check) bought: Option<(usize, OfferingRef)>,
+    pub(super) bought: Option<(usize, OfferingRef)>,
 }
 
 impl Place<'_> {
-    pub(in crate::schedule::check) fn is_new(&self) -> bool {
+    pub(super) fn is_new(&self) -> bool {
         self.bought.is_some()
     }
 }
 
 /// Pods that must bind: all of one demand on one node.
 #[derive(Clone)]
-pub(in crate::schedule::check) struct Waiting<'a> {
-    pub(in crate::schedule::check) place: usize,
-    pub(in crate::schedule::check) pod: &'a PodShape,
-    pub(in crate::schedule::check) count: u32,
-    pub(in crate::schedule::check) demand: usize,
-    pub(in crate::schedule::check) facts: usize,
+pub(super) struct Waiting<'a> {
+    pub(super) place: usize,
+    pub(super) pod: &'a PodShape,
+    pub(super) count: u32,
+    pub(super) demand: usize,
+    pub(super) facts: usize,
 }
 
 /// Position of each pod that has facts in the order of content; what is equal has the same.
-pub(in crate::schedule::check) fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
+pub(super) fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
     let mut pods: BTreeMap<usize, &PodShape> = BTreeMap::new();
     for waiting in waiting {
         pods.insert(waiting.facts, waiting.pod);
@@ -57,7 +57,7 @@ pub(in crate::schedule::check) fn ranks(waiting: &[Waiting<'_>]) -> Vec<usize> {
 
 /// Position of each place: existing nodes as they are listed, then new ones by what they are and
 /// whom they take. Plans list new nodes by the positions of demands, which mean nothing.
-pub(in crate::schedule::check) fn positions(
+pub(super) fn positions(
     places: &[Place<'_>],
     waiting: &[Waiting<'_>],
     rank: &[usize],
@@ -79,7 +79,7 @@ pub(in crate::schedule::check) fn positions(
     positions
 }
 
-pub(in crate::schedule::check) fn places<'a>(
+pub(super) fn places<'a>(
     problem: &'a Problem,
     solution: &'a Solution,
 ) -> (Vec<Place<'a>>, Vec<Waiting<'a>>) {
@@ -135,7 +135,7 @@ pub(in crate::schedule::check) fn places<'a>(
     (places, waiting)
 }
 
-pub(in crate::schedule::check) fn tolerates(pod: &PodShape, place: &Place<'_>) -> bool {
+pub(super) fn tolerates(pod: &PodShape, place: &Place<'_>) -> bool {
     place
         .taints
         .iter()
@@ -144,7 +144,7 @@ pub(in crate::schedule::check) fn tolerates(pod: &PodShape, place: &Place<'_>) -
 }
 
 /// Whether selector and affinity admit the pod, as far as labels are certain.
-pub(in crate::schedule::check) fn admits(pod: &PodShape, place: &Place<'_>) -> bool {
+pub(super) fn admits(pod: &PodShape, place: &Place<'_>) -> bool {
     let met = |key: &Arc<str>, wanted: &Requirement| match place.labels.get(&**key) {
         Some(value) => wanted.allows(value),
         None => wanted.allows_absent(),
