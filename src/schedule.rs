@@ -13,6 +13,7 @@ mod choice;
 mod compile;
 mod daemons;
 mod domains;
+mod even;
 mod existing;
 mod families;
 mod feasible;

@@ -378,6 +378,11 @@ impl<'a> Compiled<'a> {
         self.sets.get(shape.columns)
     }
 
+    /// Whether no column and no node is left for a shape.
+    pub(super) fn is_hopeless(&self, shape: &Shape) -> bool {
+        self.columns_of(shape).is_clear() && self.sets.get(shape.nodes).is_clear()
+    }
+
     /// Whether nodes of the pool and type can meet an alternative, zone and capacity type aside.
     pub(super) fn template_meets(
         &self,

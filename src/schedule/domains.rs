@@ -16,7 +16,8 @@ use fixedbitset::FixedBitSet;
 use super::compile::{Compiled, Shape};
 use super::host::binds_first;
 use super::reason::Reason;
-use super::topology::{ABSENT, Kind, Near, Rules, Spread, UNKNOWN};
+use super::topology::{ABSENT, Key, Kind, Near, Rules, Spread, UNKNOWN};
+use crate::model::requirement::{Requirement, Requirements};
 
 /// Most pods of an origin that a domain can take, where that is known: `(origin, key, domain)`.
 pub(super) type Caps = BTreeMap<(usize, usize, usize), u32>;
@@ -227,13 +228,8 @@ impl Planner<'_, '_> {
         let compiled = &*self.compiled;
         let of = &compiled.topology.keys[key];
         let absent = of.domains.len();
-        let at = |domain: u32| match domain {
-            UNKNOWN => None,
-            ABSENT => Some(absent),
-            domain => Some(domain as usize),
-        };
         let grow = |reach: &mut Vec<Option<(Vec<i64>, i64)>>, domain: u32, room: &[i64], price| {
-            let Some(at) = at(domain) else { return };
+            let at = if domain == ABSENT { absent } else { domain as usize };
             let (most, least) = reach[at].get_or_insert_with(|| (room.to_vec(), price));
             most.iter_mut().zip(room).for_each(|(most, room)| *most = (*most).max(*room));
             *least = (*least).min(price);
@@ -243,7 +239,9 @@ impl Planner<'_, '_> {
             for column in compiled.sets.get(shape.columns).ones() {
                 let room = &compiled.offers.rooms[compiled.offers.columns[column].room];
                 let price = compiled.offers.columns[column].price;
-                grow(&mut reach, of.of_column[column], room, price);
+                for domain in of.of(column, compiled.offers.columns[column].pool) {
+                    grow(&mut reach, domain, room, price);
+                }
             }
             Arc::new(reach)
         });
@@ -266,7 +264,13 @@ impl Planner<'_, '_> {
             .map(|(column, node)| fits(node).or_else(|| fits(column)))
             .collect();
         for (at, open) in open.iter_mut().enumerate() {
-            if self.caps.get(&(shape.origin, key, at)) == Some(&0) {
+            // Where a pool leaves the label open, it is the pod that may not.
+            let admits = |value: &Arc<str>| {
+                let wanted = shape.alternatives.iter().map(|all| all.get(&of.name));
+                wanted.into_iter().any(|wanted| wanted.is_none_or(|wanted| wanted.allows(value)))
+            };
+            let shut = !of.choices.is_empty() && of.domains.get(at).is_some_and(|d| !admits(d));
+            if shut || self.caps.get(&(shape.origin, key, at)) == Some(&0) {
                 *open = None;
             }
         }
@@ -486,10 +490,8 @@ impl Planner<'_, '_> {
     fn pin(&mut self, shape: &mut Shape, key: usize, domains: &[usize]) {
         let of = &self.compiled.topology.keys[key];
         let absent = of.domains.len();
-        let kept = |domain: u32| match domain {
-            UNKNOWN => false,
-            ABSENT => domains.contains(&absent),
-            domain => domains.contains(&(domain as usize)),
+        let kept = |domain: u32| {
+            domains.contains(&if domain == ABSENT { absent } else { domain as usize })
         };
         if let [domain] = domains {
             shape.pinned.push((key, *domain));
@@ -497,10 +499,15 @@ impl Planner<'_, '_> {
         }
         let known = (shape.columns, shape.nodes, key, domains.to_vec());
         (shape.columns, shape.nodes) = *self.pinned.entry(known).or_insert_with(|| {
-            let columns = self.compiled.sets.narrow(shape.columns, |c| kept(of.of_column[c]));
+            let columns = &self.compiled.offers.columns;
+            let open = |c: usize| of.of(c, columns[c].pool).any(kept);
+            let columns = self.compiled.sets.narrow(shape.columns, open);
             let nodes = self.compiled.sets.narrow(shape.nodes, |n| kept(of.of_node[n]));
             (columns, nodes)
         });
+        if !of.choices.is_empty() {
+            choose(self.compiled, shape, of, domains);
+        }
     }
 
     fn block(&mut self, shape: &mut Shape, local: &Local) {
@@ -517,6 +524,32 @@ impl Planner<'_, '_> {
         shape.columns = self.compiled.sets.add(FixedBitSet::with_capacity(columns));
         shape.nodes = self.compiled.sets.add(FixedBitSet::with_capacity(nodes));
     }
+}
+
+/// Has nodes take one of `domains` where their pool leaves them the choice.
+fn choose(compiled: &Compiled<'_>, shape: &mut Shape, key: &Key, domains: &[usize]) {
+    let mut columns = compiled.sets.get(shape.columns).ones();
+    if columns.all(|column| key.of_column[column] != UNKNOWN) {
+        return;
+    }
+    let named = || key.domains.iter().enumerate();
+    let wanted = if domains.contains(&key.domains.len()) {
+        // Nodes without the label will do as well.
+        let out = named().filter(|(at, _)| !domains.contains(at));
+        Requirement::none_of(out.map(|(_, value)| Arc::clone(value)))
+    } else {
+        let within = named().filter(|(at, _)| domains.contains(at));
+        Requirement::one_of(within.map(|(_, value)| Arc::clone(value)))
+    };
+    let mut all = Requirements::new();
+    all.insert(&key.name, wanted);
+    let narrowed = shape.alternatives.iter().map(|alternative| {
+        let mut both = alternative.clone();
+        both.extend(&all);
+        both
+    });
+    shape.alternatives = narrowed.collect();
+    shape.custom = true;
 }
 
 /// Pods that each domain has at least, whoever shares so many out under one spread over domains that

@@ -171,6 +171,19 @@ impl<'a> Lessons<'a> {
         !stuck.is_empty()
     }
 
+    /// Gives up preferences of pods for which no place is left before anything is packed; `false`
+    /// when there are none. Packing, which is most of an attempt, is then not done in vain.
+    pub(super) fn foresee(&mut self, compiled: &Compiled<'_>) -> bool {
+        let mut missing: BTreeMap<usize, u32> = BTreeMap::new();
+        for shape in compiled.shapes.iter().filter(|shape| compiled.is_hopeless(shape)) {
+            for (demand, count) in &shape.demands {
+                *missing.entry(*demand).or_insert(0) += count;
+            }
+        }
+        self.hurry |= !missing.is_empty() && self.problem.options.hurry.asked();
+        self.relax(&missing)
+    }
+
     /// Whether another attempt may do better. `left` are the pods (or bundles) of each shape that
     /// have no place.
     pub(super) fn learn(&mut self, compiled: &Compiled<'_>, left: &[u32]) -> bool {

@@ -178,7 +178,13 @@ impl Removals {
             .iter()
             .map(|(pod, count)| Demand { shape: Arc::clone(pod), count: *count, gang: None })
             .collect();
-        let mut solution = solve(&self.problem);
+        let storage = Storage::new(&self.problem);
+        // What is offered depends on the removed nodes only where volumes are attached.
+        let mut solution = if storage.limits.drivers.is_empty() {
+            solve_with(&self.problem, &storage, &self.offers)
+        } else {
+            solve(&self.problem)
+        };
         self.problem.demands.clear();
         for (at, node) in out.into_iter().rev() {
             self.problem.nodes.insert(at, node);

@@ -11,6 +11,7 @@ use fixedbitset::FixedBitSet;
 use super::buy::Buyer;
 use super::compile::{Compiled, Offers, Piece};
 use super::fill::Scratch;
+use super::generate::Pool;
 use super::lessons::Lessons;
 use super::model::{Limit, Model};
 use super::pack::Packer;
@@ -19,7 +20,8 @@ use super::reason::{Reason, Reasons};
 use super::repair::repair;
 use super::solution::{Placement, Solution, Unplaced};
 use super::volumes::Storage;
-use super::{bound, bundle, check, choice, domains, existing, improve, why};
+use super::{bound, bundle, check, choice, domains, even, existing, improve, why};
+use crate::model::money::MicroDollarsPerHour;
 
 /// Places the demand of `problem`. The result depends on nothing but the problem, and not on the
 /// order of its demands.
@@ -32,25 +34,32 @@ pub fn solve(problem: &Problem) -> Solution {
 /// As [`solve`], with offers that were compiled before, for the limits of `storage`.
 pub(super) fn solve_with(problem: &Problem, storage: &Storage, offers: &Offers) -> Solution {
     let mut lessons = Lessons::new(problem, storage);
+    let mut even = true;
     loop {
         let pieces = lessons.pieces();
-        if let Some(solution) = attempt(problem, offers, &pieces, &mut lessons) {
+        if let Some(solution) = attempt(problem, offers, &pieces, &mut lessons, &mut even) {
             return solution;
         }
     }
 }
 
-/// One attempt; `None` when it taught something.
+/// One attempt; `None` when it taught something. `even` says whether pods that spread over host names
+/// may be cut into equal parts.
 fn attempt(
     problem: &Problem,
     offers: &Offers,
     pieces: &[Piece],
     lessons: &mut Lessons<'_>,
+    even: &mut bool,
 ) -> Option<Solution> {
     let mut compiled = Compiled::new(problem, offers, pieces);
     domains::assign(&mut compiled, lessons.caps());
+    if lessons.foresee(&compiled) {
+        return None;
+    }
     bundle::own_kind(&mut compiled);
     let placements = existing::fill(&mut compiled);
+    let uncut = even.then(|| even::cut(&mut compiled, &placements)).flatten();
     bundle::guests(&mut compiled);
     let compiled = compiled;
     let model = Model::new(&compiled);
@@ -59,6 +68,10 @@ fn attempt(
     let safe = lessons.varied().then(|| choice::safe(problem, offers));
     pack_in_order(&mut packer, safe.as_ref(), &mut scratch);
     let left = left_by_shape(&compiled, &packer);
+    if uncut.is_some() && left.iter().any(|left| *left > 0) {
+        *even = false;
+        return None;
+    }
     if lessons.learn(&compiled, &left) {
         return None;
     }
@@ -75,11 +88,7 @@ fn attempt(
     }
     // A bound on what fewer columns allow would say too much.
     if problem.options.bound && !lessons.varied() {
-        let mut unplaced = packer.group_left.clone();
-        if !buyer.short.is_empty() {
-            unplaced.fill(u32::MAX);
-        }
-        solution.lower_bound = Some(bound::lower_bound(&model, &unplaced, &packer.patterns(0)));
+        solution.lower_bound = Some(lower_bound(&packer, uncut.as_ref(), !buyer.short.is_empty()));
     }
     solution
         .new_nodes
@@ -105,12 +114,34 @@ fn attempt(
     merge(&mut solution);
     // Rules that depend on each other in a circle can defeat the planner: it never returns what
     // could not bind.
-    if lessons.refuse(&check::unbindable(problem, &solution)) {
+    let stuck = check::unbindable(problem, &solution);
+    if uncut.is_some() && !stuck.is_empty() {
+        *even = false;
+        return None;
+    }
+    if lessons.refuse(&stuck) {
         return None;
     }
     lessons.report(&mut solution);
     repair(problem, offers, &mut solution);
     Some(solution)
+}
+
+/// A price that the plan cannot undercut: that of what was packed, or of what it was before parts were
+/// `cut` from it. Nothing is known where nodes were refused.
+fn lower_bound(
+    packer: &Packer<'_, '_, '_>,
+    uncut: Option<&Compiled<'_>>,
+    refused: bool,
+) -> MicroDollarsPerHour {
+    let all = |groups: usize| vec![if refused { u32::MAX } else { 0 }; groups];
+    match uncut.map(Model::new) {
+        Some(model) => bound::lower_bound(&model, &all(model.groups.len()), &Pool::default()),
+        None if refused => {
+            bound::lower_bound(packer.model, &all(packer.group_left.len()), &Pool::default())
+        }
+        None => bound::lower_bound(packer.model, &packer.group_left, &packer.patterns(0)),
+    }
 }
 
 /// Pods by demand whose nodes were refused.

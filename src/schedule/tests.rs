@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod daemons;
+mod even;
 mod gangs;
 mod min_values;
 mod relief;

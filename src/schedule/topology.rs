@@ -16,7 +16,8 @@ use crate::model::requirement::Requirement;
 
 /// Domain of nodes without the label.
 pub(super) const ABSENT: u32 = u32::MAX;
-/// Domain of columns whose label is not decided by what is bought.
+/// Domain of columns whose label is not decided by what is bought: their pool may leave it open, see
+/// [`Key::choices`].
 pub(super) const UNKNOWN: u32 = u32::MAX - 1;
 
 /// A topology key other than the host name.
@@ -27,6 +28,8 @@ pub(super) struct Key {
     /// Domain of each column and of each node.
     pub(super) of_column: Vec<u32>,
     pub(super) of_node: Vec<u32>,
+    /// Domains of which a pool lets each of its nodes have one.
+    pub(super) choices: BTreeMap<usize, Vec<u32>>,
 }
 
 /// What a counter is for.
@@ -58,7 +61,7 @@ pub(super) struct Counter {
 }
 
 /// A required spread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Spread {
     pub(super) counter: u32,
     pub(super) key: Option<usize>,
@@ -316,11 +319,25 @@ impl Key {
                 None => Err(ABSENT),
             })
             .collect();
-        for value in of_columns.iter().chain(&of_nodes).flatten() {
+        let open = |pool: usize| {
+            problem.pools[pool].pool.requirements.get(name).and_then(Requirement::finite_values)
+        };
+        let mut choices: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for (column, of) in columns.iter().zip(&of_columns) {
+            if *of == Err(UNKNOWN) && open(column.pool).is_some() {
+                choices.entry(column.pool).or_default();
+            }
+        }
+        let values = choices.keys().filter_map(|pool| open(*pool)).flatten();
+        for value in of_columns.iter().chain(&of_nodes).flatten().chain(values) {
             found.entry(Arc::clone(value)).or_insert(0);
         }
         for (at, position) in (0..).zip(found.values_mut()) {
             *position = at;
+        }
+        for (pool, choice) in &mut choices {
+            let values = open(*pool).into_iter().flatten();
+            choice.extend(values.filter_map(|value| found.get(value)));
         }
         let at = |domain: &Result<Arc<str>, u32>| match domain {
             Ok(value) => found.get(value).copied().unwrap_or(ABSENT),
@@ -331,7 +348,16 @@ impl Key {
             of_node: of_nodes.iter().map(at).collect(),
             domains: found.keys().cloned().collect(),
             name: name.into(),
+            choices,
         }
+    }
+
+    /// Domains that nodes of a column can have; [`ABSENT`] where they have no such label.
+    pub(super) fn of(&self, column: usize, pool: usize) -> impl Iterator<Item = u32> {
+        let one = self.of_column[column];
+        let choice = self.choices.get(&pool).filter(|_| one == UNKNOWN);
+        let one = (one != UNKNOWN).then_some(one);
+        one.into_iter().chain(choice.into_iter().flatten().copied())
     }
 }
 

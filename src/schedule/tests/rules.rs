@@ -161,6 +161,51 @@ fn spread_over_any_key() {
     assert_eq!(counts, [("on-demand".to_owned(), 5), ("spot".to_owned(), 5)]);
 }
 
+/// A pool whose nodes may have any of these values of a label of its own.
+fn open_pool(name: &str, kind: &str, key: &str, values: &[&str]) -> PoolSlot {
+    let slot = pool(name, 0, &[(KIND, kind)]);
+    let mut pool = (*slot.pool).clone();
+    pool.requirements.insert(key, Requirement::one_of(values.iter().copied()));
+    PoolSlot { pool: Arc::new(pool), ..slot }
+}
+
+#[test]
+fn pools_that_leave_a_label_open_choose_it_as_spreads_need() {
+    // The field's way to a share of nodes on demand.
+    let key = "capacity-spread";
+    let pools = vec![
+        open_pool("spot", "spot", key, &["2", "3", "4", "5"]),
+        open_pool("on-demand", "on-demand", key, &["1"]),
+    ];
+    let web = of("w", "1", &spread(key, "w", ""));
+    let both = problem(&[(20, web), (6, of("o", "1", ""))], pools.clone());
+    let solution = solved(&both);
+    assert!(solution.unplaced.is_empty(), "{}", show(&both, &solution));
+    assert_eq!(
+        by(KIND, &both, &solution, 0),
+        [("on-demand".to_owned(), 4), ("spot".to_owned(), 16)]
+    );
+    let values = |solution: &Solution, demand: usize| {
+        let mut counts = std::collections::BTreeMap::new();
+        for node in &solution.new_nodes {
+            let count: u32 = node.pods.iter().filter(|(d, _)| *d == demand).map(|(_, n)| n).sum();
+            let value = node.requirements.get(key).and_then(|of| of.single().cloned());
+            *counts.entry(value).or_insert(0) += count;
+        }
+        counts.retain(|_, n| *n > 0);
+        counts.into_iter().map(|(value, n)| (value.unwrap_or_default().to_string(), n)).collect()
+    };
+    let counts: Vec<(String, u32)> = values(&solution, 0);
+    assert_eq!(counts, ["1", "2", "3", "4", "5"].map(|value| (value.to_owned(), 4)));
+    // What the pod itself asks of the label narrows the choice, and anti-affinity is over it, too.
+    let far = format!(r#"{},"nodeSelector":{{"{key}":"3"}}"#, near("podAntiAffinity", key, "w"));
+    let lonely = problem(&[(2, of("w", "1", &far))], pools);
+    let solution = solved(&lonely);
+    let counts: Vec<(String, u32)> = values(&solution, 0);
+    assert_eq!(counts, [("3".to_owned(), 1)]);
+    assert_eq!(solution.unplaced[0].count, 1);
+}
+
 #[test]
 fn min_domains_hold_back_what_has_too_few() {
     let web = of("w", "1", &spread(ZONE, "w", r#","minDomains":4"#));
