@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::choice;
 use super::compile::Compiled;
+use super::existing::Blocks;
 use super::fill::join;
 use super::model::{Limit, Model};
 use super::pack::Open;
@@ -23,8 +24,8 @@ pub(super) struct Buyer<'m, 'c, 'p> {
     pub(super) left: Vec<Vec<(usize, u32)>>,
     /// Shapes whose nodes were refused, and why.
     pub(super) short: BTreeMap<usize, Reason>,
-    /// Columns of each pool, cheapest first.
-    by_price: Vec<Vec<usize>>,
+    /// Columns of each pool, cheapest first, and an index of their room.
+    by_price: Vec<(Vec<usize>, Blocks)>,
     /// By limit: how much larger than the choice an acceptable type may be, so that the limit holds
     /// even where each node gets its largest type.
     slack: Vec<i64>,
@@ -35,13 +36,17 @@ pub(super) struct Buyer<'m, 'c, 'p> {
 impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
     pub(super) fn new(model: &'m Model<'c, 'p>, limits: &[i64], open: &[Open]) -> Self {
         let compiled = model.compiled;
-        let mut by_price: Vec<Vec<usize>> = vec![Vec::new(); compiled.problem.pools.len()];
-        for (index, column) in compiled.offers.columns.iter().enumerate() {
-            by_price[column.pool].push(index);
+        let offers = compiled.offers;
+        let mut of_pools: Vec<Vec<usize>> = vec![Vec::new(); compiled.problem.pools.len()];
+        for (index, column) in offers.columns.iter().enumerate() {
+            of_pools[column.pool].push(index);
         }
-        for columns in &mut by_price {
-            columns.sort_unstable_by_key(|index| (compiled.offers.columns[*index].price, *index));
-        }
+        let by_price = of_pools.into_iter().map(|mut columns| {
+            columns.sort_unstable_by_key(|index| (offers.columns[*index].price, *index));
+            let rooms = columns.iter().map(|index| &offers.rooms[offers.columns[*index].room]);
+            let blocks = Blocks::new(rooms);
+            (columns, blocks)
+        });
         let mut nodes = vec![0_i64; compiled.problem.pools.len()];
         for node in open {
             nodes[compiled.offers.columns[node.column].pool] += i64::from(node.copies);
@@ -55,7 +60,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             left: compiled.shapes.iter().map(|shape| shape.demands.clone()).collect(),
             short: BTreeMap::new(),
             slack: slack.collect(),
-            by_price,
+            by_price: by_price.collect(),
             known: BTreeMap::new(),
         }
     }
@@ -167,7 +172,8 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let varied = choice::is_varied(&compiled.problem.pools[chosen.pool]);
         let mut types: BTreeSet<usize> = BTreeSet::new();
         let mut kept = Vec::new();
-        for &index in &self.by_price[chosen.pool] {
+        let (by_price, blocks) = &self.by_price[chosen.pool];
+        for index in blocks.with_room(&need).map(|place| by_price[place]) {
             if compiled.reserves(index) {
                 continue;
             }

@@ -226,8 +226,9 @@ impl<'a> Scheduler<'a> {
             let facts = if fresh.contains(&at) { self.rules(pod) } else { self.repulsion(pod) };
             self.facts.push(facts);
         }
+        let index = Index::new(&self.groups);
         for (at, pod) in pods.iter().enumerate() {
-            for group in 0..self.groups.len() {
+            for group in index.of(pod) {
                 let rule = self.groups[group].rule;
                 if self.counts(rule, pod) {
                     self.facts[at].counted.push(group);
@@ -478,6 +479,42 @@ impl<'a> Scheduler<'a> {
             }
         }
         None
+    }
+}
+
+/// Groups by a label without which they mean no pod, so that few have to be looked at in full.
+struct Index<'a> {
+    by_label: BTreeMap<(&'a str, &'a str), Vec<usize>>,
+    others: Vec<usize>,
+}
+
+impl<'a> Index<'a> {
+    fn new(groups: &[Group<'a>]) -> Self {
+        let mut index = Self { by_label: BTreeMap::new(), others: Vec::new() };
+        for (at, group) in groups.iter().enumerate() {
+            let selector = match group.rule {
+                Rule::Spread { selector, .. } => selector,
+                Rule::Near { terms, .. } => terms.first().and_then(|term| term.selector.as_ref()),
+                Rule::Far(term, _) => term.selector.as_ref(),
+                // It counts its owners, whatever their labels.
+                Rule::Owners(..) => None,
+            };
+            match selector.and_then(|selector| selector.match_labels.iter().next()) {
+                Some((key, value)) => index.by_label.entry((key, value)).or_default().push(at),
+                None => index.others.push(at),
+            }
+        }
+        index
+    }
+
+    /// Groups that may mean the pod.
+    fn of(&self, pod: &PodShape) -> Vec<usize> {
+        let mut found = self.others.clone();
+        for (key, value) in &pod.labels {
+            found.extend(self.by_label.get(&(&**key, &**value)).into_iter().flatten());
+        }
+        found.sort_unstable();
+        found
     }
 }
 

@@ -1,12 +1,12 @@
 //! Where pods of a solution are to bind, in an order that depends on content alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::look_up;
 use crate::model::labels::{self, Labels};
 use crate::model::pod::PodShape;
-use crate::model::requirement::Requirement;
+use crate::model::requirement::{Requirement, Requirements};
 use crate::model::taints::Taint;
 use crate::schedule::problem::Problem;
 use crate::schedule::solution::{OfferingRef, Solution};
@@ -14,7 +14,7 @@ use crate::schedule::solution::{OfferingRef, Solution};
 /// A node as rules see it.
 pub(super) struct Place<'a> {
     pub(super) name: String,
-    /// What is certain of its labels.
+    /// What is certain of its labels, of those that pods look at.
     pub(super) labels: Labels,
     pub(super) taints: &'a [Taint],
     /// Its pool and choice, for a node of the plan.
@@ -79,14 +79,31 @@ pub(super) fn positions(
     positions
 }
 
+/// Keys of the labels that pods of the plan, and those that are there, look at.
+fn keys(problem: &Problem) -> BTreeSet<&str> {
+    let there = problem.nodes.iter().flat_map(|node| node.pods.iter().map(|(pod, _)| pod));
+    let mut keys = BTreeSet::from([labels::HOSTNAME]);
+    for pod in problem.demands.iter().map(|demand| &demand.shape).chain(there) {
+        let terms = pod.pod_affinity.iter().chain(&pod.pod_anti_affinity).chain(&pod.together);
+        keys.extend(terms.map(|term| &*term.topology_key));
+        keys.extend(pod.spread.iter().map(|spread| &*spread.topology_key));
+        let of_terms = pod.required_node_terms.iter().map(|term| &term.requirements);
+        let wanted = of_terms.chain([&pod.node_selector]).flat_map(Requirements::iter);
+        keys.extend(wanted.map(|(key, _)| &**key));
+    }
+    keys
+}
+
 pub(super) fn places<'a>(
     problem: &'a Problem,
     solution: &'a Solution,
 ) -> (Vec<Place<'a>>, Vec<Waiting<'a>>) {
+    let keys = keys(problem);
     let mut places = Vec::new();
     let mut waiting = Vec::new();
     for node in &problem.nodes {
-        let mut labels = node.labels.clone();
+        let seen = keys.iter().filter_map(|key| node.labels.get_key_value(*key));
+        let mut labels: Labels = seen.map(|(key, value)| (key.clone(), value.clone())).collect();
         labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| node.name.to_string());
         let name = format!("node {}", node.name);
         places.push(Place { name, labels, taints: &node.taints, bought: None });
@@ -104,7 +121,7 @@ pub(super) fn places<'a>(
         let Some((instance, offering)) = look_up(slot, node.choice) else { continue };
         let mut labels = Labels::new();
         let certain = node.requirements.iter().chain(instance.requirements.iter());
-        for (key, requirement) in certain {
+        for (key, requirement) in certain.filter(|(key, _)| keys.contains(&***key)) {
             if let Some(value) = requirement.single() {
                 labels.insert(key.to_string(), value.to_string());
             }
@@ -116,7 +133,9 @@ pub(super) fn places<'a>(
             (labels::REGISTERED, "true"),
             (labels::INITIALIZED, "true"),
         ] {
-            labels.insert(key.to_owned(), value.to_owned());
+            if keys.contains(key) {
+                labels.insert(key.to_owned(), value.to_owned());
+            }
         }
         labels.insert(labels::HOSTNAME.to_owned(), format!("new node {index}"));
         for (demand, count) in &node.pods {
