@@ -10,6 +10,9 @@ use crate::model::pool::{ClassFacts, Pool};
 /// A pod that came or went is written down no sooner than this after the last one, seconds, as in the
 /// field: a burst would be a write a pod.
 const POD_EVENTS: i64 = 10;
+/// Nothing is written of a claim for so long after it is initialized, seconds: while nodes come by the
+/// hundred, what is said of each is said at once, when its first pods are there.
+const SETTLING: i64 = 10;
 /// The least share of a promised resource that a node has, percent, as in the field.
 const LEAST: i64 = 90;
 
@@ -48,7 +51,7 @@ pub fn due(
     last_pod_event: i64,
     now: i64,
 ) -> Option<Mark> {
-    if claim.stage != ClaimStage::Initialized {
+    if claim.stage != ClaimStage::Initialized || now - claim.stage_at < SETTLING {
         return None;
     }
     let written = claim.last_pod_event_at.unwrap_or(0);
@@ -111,6 +114,7 @@ mod tests {
         assert_eq!(at(&claim, &node, 0, 129), Some(first));
         claim.consistent = Some(true);
         assert_eq!(at(&claim, &node, 0, 129), None);
+        assert_eq!(at(&Claim { consistent: None, ..claim.clone() }, &node, 105, 109), None);
         // Quiet since it was initialized.
         let may = |yes| Some(Mark { consolidatable: Some(yes), ..Mark::default() });
         assert_eq!(at(&claim, &node, 0, 130), may(true));
