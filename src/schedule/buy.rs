@@ -70,13 +70,20 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
         let compiled = self.model.compiled;
         let column = compiled.offers.columns[open.column];
         let slot = &compiled.problem.pools[column.pool];
-        let columns = self.acceptable(open);
         let custom: Vec<usize> = open
             .pods
             .iter()
             .map(|(item, _)| self.model.items[*item].shapes[0])
             .filter(|shape| compiled.shapes[*shape].custom)
             .collect();
+        let wanted = joined(compiled, open.column, &custom);
+        let mut columns = self.acceptable(open);
+        // All must do with the labels that the node is given.
+        columns.retain(|column| {
+            *column == open.column
+                || custom.is_empty()
+                || joined(compiled, *column, &custom) == wanted
+        });
         let key = (column.pool, columns);
         if !self.known.contains_key(&key) {
             let offerings: Vec<OfferingRef> =
@@ -92,7 +99,7 @@ impl<'m, 'c, 'p> Buyer<'m, 'c, 'p> {
             return;
         }
         let mut requirements = requirements.clone();
-        add_custom(compiled, open.column, &custom, &mut requirements);
+        add_custom(compiled, &wanted, &mut requirements);
         let choice = acceptable.first().copied().unwrap_or_else(|| column.offering());
         let bought = &slot.types[choice.type_index].offerings[choice.offering_index];
         let first = key.1.first().copied().unwrap_or(open.column);
@@ -234,20 +241,29 @@ fn requirements(compiled: &Compiled<'_>, pool: usize, acceptable: &[OfferingRef]
     all
 }
 
-/// Adds what pods ask of labels that only the choice of the node decides.
-fn add_custom(
-    compiled: &Compiled<'_>,
-    column: usize,
-    shapes: &[usize],
-    requirements: &mut Requirements,
-) {
-    let mut custom = Requirements::new();
+/// What pods of these shapes ask together of those labels of a column's nodes that only the choice of
+/// the node decides.
+fn joined(compiled: &Compiled<'_>, column: usize, shapes: &[usize]) -> Requirements {
+    let mut all = Requirements::new();
     for shape in shapes {
-        join(compiled, column, *shape, &mut custom);
+        join(compiled, column, *shape, &mut all);
     }
-    for (key, requirement) in custom.iter() {
-        if !labels::is_well_known(key) {
-            requirements.insert(key, requirement.clone());
+    let mut custom = Requirements::new();
+    for (key, requirement) in all.iter().filter(|(key, _)| !labels::is_well_known(key)) {
+        custom.insert(key, requirement.clone());
+    }
+    custom
+}
+
+/// Adds what pods ask of labels that only the choice of the node decides.
+fn add_custom(compiled: &Compiled<'_>, custom: &Requirements, requirements: &mut Requirements) {
+    requirements.extend(custom);
+    // Rules about other pods count a node in one domain: of those that all its pods allow any will do.
+    for key in compiled.topology.keys.iter().filter(|key| custom.get(&key.name).is_some()) {
+        let values = requirements.get(&key.name).and_then(Requirement::finite_values);
+        if let Some([first, _, ..]) = values {
+            let one = Requirement::one_of([Arc::clone(first)]);
+            requirements.insert(&key.name, one);
         }
     }
 }

@@ -393,6 +393,14 @@ impl<'a> Compiled<'a> {
         instance.meets(&self.problem.pools[pool].pool.requirements, alternative)
     }
 
+    /// Whether nodes of a column can meet an alternative.
+    pub(super) fn column_meets(&self, column: usize, alternative: &Requirements) -> bool {
+        let column = &self.offers.columns[column];
+        let instance = self.instance_type(column);
+        self.template_meets(column.pool, instance, alternative)
+            && Asked::of(alternative).met_by(&instance.offerings[column.offering_index])
+    }
+
     fn add_shapes(&mut self, pieces: &[Piece]) {
         let groups = fold::fold(self.problem, pieces);
         let wants: Vec<&Want> = groups.iter().map(|group| &pieces[group[0]].want).collect();

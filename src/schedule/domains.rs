@@ -8,7 +8,7 @@
 //! counts are kept, the least and the most that can come true, and each rule looks at the worse one.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
@@ -16,7 +16,7 @@ use fixedbitset::FixedBitSet;
 use super::compile::{Compiled, Shape};
 use super::host::binds_first;
 use super::reason::Reason;
-use super::topology::{ABSENT, Key, Kind, Near, Rules, Spread, UNKNOWN};
+use super::topology::{ABSENT, Kind, Near, Rules, Spread, UNKNOWN};
 use crate::model::requirement::{Requirement, Requirements};
 
 /// Most pods of an origin that a domain can take, where that is known: `(origin, key, domain)`.
@@ -506,7 +506,7 @@ impl Planner<'_, '_> {
             (columns, nodes)
         });
         if !of.choices.is_empty() {
-            choose(self.compiled, shape, of, domains);
+            choose(self.compiled, shape, key, domains);
         }
     }
 
@@ -527,7 +527,8 @@ impl Planner<'_, '_> {
 }
 
 /// Has nodes take one of `domains` where their pool leaves them the choice.
-fn choose(compiled: &Compiled<'_>, shape: &mut Shape, key: &Key, domains: &[usize]) {
+fn choose(compiled: &mut Compiled<'_>, shape: &mut Shape, key: usize, domains: &[usize]) {
+    let key = &compiled.topology.keys[key];
     let mut columns = compiled.sets.get(shape.columns).ones();
     if columns.all(|column| key.of_column[column] != UNKNOWN) {
         return;
@@ -550,6 +551,13 @@ fn choose(compiled: &Compiled<'_>, shape: &mut Shape, key: &Key, domains: &[usiz
     });
     shape.alternatives = narrowed.collect();
     shape.custom = true;
+    // An offering may have been for other values only.
+    let columns = compiled.sets.get(shape.columns).ones();
+    let meets = |column: &usize| {
+        shape.alternatives.iter().any(|alternative| compiled.column_meets(*column, alternative))
+    };
+    let kept: BTreeSet<usize> = columns.filter(meets).collect();
+    shape.columns = compiled.sets.narrow(shape.columns, |column| kept.contains(&column));
 }
 
 /// Pods that each domain has at least, whoever shares so many out under one spread over domains that

@@ -351,9 +351,8 @@ pub(super) fn join(
     custom: &mut Requirements,
 ) -> bool {
     let pool = compiled.offers.columns[column].pool;
-    let instance = compiled.instance_type(&compiled.offers.columns[column]);
     for alternative in &*compiled.shapes[shape].alternatives {
-        if !compiled.template_meets(pool, instance, alternative) {
+        if !compiled.column_meets(column, alternative) {
             continue;
         }
         let mut both = custom.clone();

@@ -22,6 +22,8 @@ use crate::model::requirement::Requirement;
 /// Pods that may be played in all trials together: a few tens of milliseconds. Large plans get few
 /// trials, small ones as many as they need.
 const BUDGET: usize = 20_000;
+/// Kinds of nodes that labels which a pool leaves open make of one column, at most.
+const MOST_KINDS: usize = 64;
 
 /// Places what it can of the pods that are left.
 pub(super) fn repair(problem: &Problem, offers: &Offers, solution: &mut Solution) {
@@ -124,15 +126,29 @@ impl Trials<'_> {
             let slot = &self.problem.pools[column.pool];
             let instance = &slot.types[column.type_index];
             let offering = &instance.offerings[column.offering_index];
-            let value = |key: &&str| match *key {
-                labels::ZONE => Some(Arc::clone(&offering.zone)),
-                labels::CAPACITY_TYPE => Some(Arc::from(offering.capacity_type.label())),
+            let values = |key: &str| match key {
+                labels::ZONE => vec![Some(Arc::clone(&offering.zone))],
+                labels::CAPACITY_TYPE => vec![Some(Arc::from(offering.capacity_type.label()))],
                 key => {
                     let own = instance.requirements.get(key);
-                    own.or_else(|| slot.pool.requirements.get(key))?.single().cloned()
+                    let named = own.or_else(|| slot.pool.requirements.get(key));
+                    match named.and_then(Requirement::finite_values) {
+                        Some(values) if !values.is_empty() => {
+                            values.iter().cloned().map(Some).collect()
+                        }
+                        _ => vec![None],
+                    }
                 }
             };
-            kinds.insert(keys.iter().map(value).collect());
+            let mut of_column: Vec<Vec<Option<Arc<str>>>> = vec![Vec::new()];
+            for key in &keys {
+                let values = values(key);
+                let longer = of_column.iter().flat_map(|kind| {
+                    values.iter().map(|value| [&kind[..], std::slice::from_ref(value)].concat())
+                });
+                of_column = longer.take(MOST_KINDS).collect();
+            }
+            kinds.extend(of_column);
         }
         let mut bare = Problem {
             pools: self.problem.pools.clone(),

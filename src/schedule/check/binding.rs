@@ -448,10 +448,32 @@ impl<'a> Scheduler<'a> {
         })
     }
 
+    /// A key that rules of the pod, or rules that keep others from it, look at and of which its node
+    /// may have one value or another.
+    fn undecided(&self, facts: &Facts, place: usize) -> Option<&'a str> {
+        let open = &self.places[place].open;
+        if open.is_empty() {
+            return None;
+        }
+        let far = |group: &&usize| matches!(self.groups[**group].rule, Rule::Far(..));
+        let spreads = facts.spreads.iter().map(|(group, ..)| group);
+        let near = facts.near.iter().map(|(group, _)| group);
+        let others = facts.far.iter().chain(&facts.repelled);
+        let mut keys = spreads
+            .chain(near)
+            .chain(others)
+            .chain(facts.counted.iter().filter(far))
+            .map(|group| key_of(self.groups[*group].rule));
+        keys.find(|key| open.contains(key))
+    }
+
     /// Why the pod cannot bind now.
     fn objection(&self, waiting: &Waiting<'_>) -> Option<String> {
         let facts = &self.facts[waiting.facts];
         let of = |group: usize| (&self.groups[group], key_of(self.groups[group].rule));
+        if let Some(key) = self.undecided(facts, waiting.place) {
+            return Some(format!("its node leaves {key} open"));
+        }
         for (group, own, skew, few) in &facts.spreads {
             let (group, key) = of(*group);
             let Some(here) = group.here(waiting.place) else {

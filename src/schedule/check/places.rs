@@ -16,6 +16,8 @@ pub(super) struct Place<'a> {
     pub(super) name: String,
     /// What is certain of its labels, of those that pods look at.
     pub(super) labels: Labels,
+    /// Keys of these of which a new node leaves open what value it has.
+    pub(super) open: BTreeSet<&'a str>,
     pub(super) taints: &'a [Taint],
     /// Its pool and choice, for a node of the plan.
     pub(super) bought: Option<(usize, OfferingRef)>,
@@ -106,7 +108,8 @@ pub(super) fn places<'a>(
         let mut labels: Labels = seen.map(|(key, value)| (key.clone(), value.clone())).collect();
         labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| node.name.to_string());
         let name = format!("node {}", node.name);
-        places.push(Place { name, labels, taints: &node.taints, bought: None });
+        let open = BTreeSet::new();
+        places.push(Place { name, labels, open, taints: &node.taints, bought: None });
     }
     for placement in &solution.placements {
         let Some(demand) = problem.demands.get(placement.demand) else { continue };
@@ -121,9 +124,16 @@ pub(super) fn places<'a>(
         let Some((instance, offering)) = look_up(slot, node.choice) else { continue };
         let mut labels = Labels::new();
         let certain = node.requirements.iter().chain(instance.requirements.iter());
+        let mut open = BTreeSet::new();
         for (key, requirement) in certain.filter(|(key, _)| keys.contains(&***key)) {
-            if let Some(value) = requirement.single() {
-                labels.insert(key.to_string(), value.to_string());
+            match requirement.single() {
+                Some(value) => {
+                    labels.insert(key.to_string(), value.to_string());
+                }
+                None if requirement.is_empty() => {}
+                None => {
+                    open.insert(&**key);
+                }
             }
         }
         for (key, value) in [
@@ -138,6 +148,7 @@ pub(super) fn places<'a>(
             }
         }
         labels.insert(labels::HOSTNAME.to_owned(), format!("new node {index}"));
+        open.retain(|key| !labels.contains_key(*key));
         for (demand, count) in &node.pods {
             let Some(of) = problem.demands.get(*demand) else { continue };
             let (place, pod) = (places.len(), &*of.shape);
@@ -147,6 +158,7 @@ pub(super) fn places<'a>(
         places.push(Place {
             name,
             labels,
+            open,
             taints: &slot.pool.taints,
             bought: Some((node.pool, node.choice)),
         });

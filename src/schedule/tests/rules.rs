@@ -204,6 +204,21 @@ fn pools_that_leave_a_label_open_choose_it_as_spreads_need() {
     let counts: Vec<(String, u32)> = values(&solution, 0);
     assert_eq!(counts, [("3".to_owned(), 1)]);
     assert_eq!(solution.unplaced[0].count, 1);
+    // Of several terms the one counts that the offering meets.
+    let terms = r#""affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
+        {"matchExpressions":[{"key":"karpenter.sh/capacity-type","operator":"In","values":["on-demand"]},{"key":"team","operator":"Exists"}]},
+        {"matchExpressions":[{"key":"karpenter.sh/capacity-type","operator":"In","values":["spot"]},{"key":"team","operator":"In","values":["x"]}]}]}}}"#;
+    let slot = pool("any", 0, &[]);
+    let mut teams = (*slot.pool).clone();
+    teams.requirements.insert("team", Requirement::one_of(["x", "y"]));
+    let slot = PoolSlot { pool: Arc::new(teams), ..slot };
+    let rule = format!("{terms},{}", spread("team", "w", ""));
+    solved(&problem(&[(4, of("w", "1", &rule))], vec![slot]));
+    // A node that leaves it open could have any.
+    let mut bad = solution;
+    bad.new_nodes[0].requirements = lonely.pools[0].pool.requirements.clone();
+    let found = check::check(&lonely, &bad);
+    assert!(found.iter().any(|v| v.message.contains("leaves capacity-spread open")), "{found:?}");
 }
 
 #[test]

@@ -43,9 +43,14 @@ fn shape(pod: &Value) -> Arc<PodShape> {
     Arc::new(wire.shape())
 }
 
+/// From this seed on clusters are wide: they have more kinds of rules and resources than those that
+/// were compared first, which stay what they were.
+pub(super) const WIDE: u64 = 1_000;
+
 impl Cluster {
     pub(super) fn random(seed: u64) -> Self {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let wide = seed >= WIDE;
         let daemons: Vec<Value> =
             (0..rng.random_range(0..3)).map(|at| pods::daemon(&mut rng, at)).collect();
         let shapes: Vec<Arc<PodShape>> = daemons.iter().map(shape).collect();
@@ -59,19 +64,24 @@ impl Cluster {
             waiting: Vec::new(),
             daemons,
             problem: Problem {
-                pools: pools(&mut rng),
+                pools: pools(&mut rng, wide),
                 daemons: shapes,
                 namespaces: namespaces.into(),
                 options: Options { improve: 50, ..Options::default() },
                 ..Problem::default()
             },
         };
-        for at in 0..rng.random_range(0..5) {
+        // A set that spreads over host names and alone needs nodes.
+        let alone = wide && rng.random_bool(0.3);
+        for at in 0..rng.random_range(0..if alone { 2 } else { 5 }) {
             cluster.add_node(&mut rng, at);
         }
-        for _ in 0..rng.random_range(1..6) {
-            let pod = pods::random(&mut rng);
-            let count = rng.random_range(1..9);
+        for _ in 0..if alone { 1 } else { rng.random_range(1..6) } {
+            let mut pod = if alone { pods::spread_out(&mut rng) } else { pods::random(&mut rng) };
+            let count = rng.random_range(1..if alone { 30 } else { 9 });
+            if wide && !alone {
+                pods::widen(&mut rng, &mut pod);
+            }
             cluster.problem.demands.push(Demand { shape: shape(&pod), count, gang: None });
             cluster.waiting.push(pod);
         }
@@ -284,8 +294,8 @@ fn node(name: &str, labels: &Labels, taints: &[Taint], allocatable: &Resources) 
     })
 }
 
-fn pools(rng: &mut Pcg64Mcg) -> Vec<PoolSlot> {
-    let types = types();
+fn pools(rng: &mut Pcg64Mcg, wide: bool) -> Vec<PoolSlot> {
+    let types = types(wide);
     let pool = |name: &str, weight, entries: Vec<(&str, Requirement)>, taints| {
         let mut requirements = Requirements::new();
         requirements.insert(labels::NODEPOOL, Requirement::one_of([name]));
@@ -329,7 +339,7 @@ fn pools(rng: &mut Pcg64Mcg) -> Vec<PoolSlot> {
     all
 }
 
-fn types() -> Arc<[Arc<InstanceType>]> {
+fn types(wide: bool) -> Arc<[Arc<InstanceType>]> {
     let mut all = Vec::new();
     for (family, arch, gib, devices) in
         [("c", "amd64", 2, 0), ("r", "arm64", 8, 0), ("g", "amd64", 4, 1)]
@@ -341,13 +351,21 @@ fn types() -> Arc<[Arc<InstanceType>]> {
                 cores,
                 gib * cores,
                 devices * cores / 2,
+                wide,
             ));
         }
     }
     all.into()
 }
 
-fn instance(name: &str, arch: &str, cores: i64, gib: i64, devices: i64) -> Arc<InstanceType> {
+fn instance(
+    name: &str,
+    arch: &str,
+    cores: i64,
+    gib: i64,
+    devices: i64,
+    wide: bool,
+) -> Arc<InstanceType> {
     let mut requirements = Requirements::new();
     for (key, value) in [(labels::INSTANCE_TYPE, name), (labels::ARCH, arch), (labels::OS, "linux")]
     {
@@ -359,6 +377,9 @@ fn instance(name: &str, arch: &str, cores: i64, gib: i64, devices: i64) -> Arc<I
     capacity.pods = 3 * cores;
     capacity.ephemeral_storage = 20 << 30;
     capacity.set(DEVICE, devices);
+    if wide {
+        capacity.set(pods::HUGE_PAGES, cores << 25);
+    }
     let price = cores * 30_000 + gib * 4_000 + devices * 200_000;
     let offer = |zone: &str, capacity_type, price| Offering {
         zone: zone.into(),

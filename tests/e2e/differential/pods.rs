@@ -10,6 +10,9 @@ const HOST: &str = "kubernetes.io/hostname";
 const KIND: &str = "karpenter.sh/capacity-type";
 const ARCH: &str = "kubernetes.io/arch";
 
+/// A resource of which a pod asks as much as it may use.
+pub(super) const HUGE_PAGES: &str = "hugepages-2Mi";
+
 /// A pod of a DaemonSet.
 pub(super) fn daemon(rng: &mut Pcg64Mcg, at: usize) -> Value {
     let mut pod = plain("system", &json!({"app": format!("daemon-{at}")}), "100m", "64Mi");
@@ -56,6 +59,53 @@ pub(super) fn random(rng: &mut Pcg64Mcg) -> Value {
         pod["spec"]["priorityClassName"] = "high".into();
         pod["spec"]["priority"] = 1000.into();
     }
+    pod
+}
+
+/// What a wide cluster has besides: rules over a label that a pool leaves open, and huge pages.
+pub(super) fn widen(rng: &mut Pcg64Mcg, pod: &mut Value) {
+    let spec = &mut pod["spec"];
+    for rules in ["podAffinity", "podAntiAffinity"] {
+        let at = format!("/affinity/{rules}/requiredDuringSchedulingIgnoredDuringExecution");
+        for term in spec.pointer_mut(&at).and_then(Value::as_array_mut).into_iter().flatten() {
+            if rng.random_bool(0.4) {
+                term["topologyKey"] = "team".into();
+            }
+        }
+    }
+    // Of each key one constraint, so that no two become alike.
+    if let Some(first) = spec.pointer_mut("/topologySpreadConstraints/0")
+        && rng.random_bool(0.4)
+    {
+        first["topologyKey"] = "team".into();
+    }
+    if rng.random_bool(0.3) {
+        let pages = pick(rng, &["64Mi", "128Mi"]);
+        spec["containers"][0]["resources"] = json!({
+            "requests": {"cpu": "100m", "memory": "64Mi"},
+            "limits": {HUGE_PAGES: pages},
+        });
+    }
+}
+
+/// A pod of a set that spreads over host names, whatever else it asks.
+pub(super) fn spread_out(rng: &mut Pcg64Mcg) -> Value {
+    let mut pod = start(rng);
+    node_rules(rng, &mut pod);
+    let app = pod["metadata"]["labels"]["app"].clone();
+    let mut constraints = vec![json!({
+        "maxSkew": rng.random_range(1..3), "topologyKey": HOST, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": app}},
+    })];
+    if rng.random_bool(0.4) {
+        let mut zones = constraints[0].clone();
+        zones["topologyKey"] = ZONE.into();
+        constraints.push(zones);
+    }
+    if rng.random_bool(0.2) {
+        constraints[0]["minDomains"] = rng.random_range(2..8).into();
+    }
+    pod["spec"]["topologySpreadConstraints"] = constraints.into();
     pod
 }
 
