@@ -2,7 +2,7 @@
 CACHE ?= $(if $(HARBINGER_CACHE),$(HARBINGER_CACHE),$(HOME)/.cache/harbinger)
 DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
 
-.PHONY: help tools lint-tools test lint fuzz bench bench-bed crds manifests demo
+.PHONY: help tools lint-tools test test-bed test-files lint fuzz bench bench-bed crds manifests demo
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -11,7 +11,17 @@ tools: ## Builds the control plane and the EC2 emulator into the cache, once per
 	@testbed/tools/build.sh
 
 test: tools ## Runs every test, those on the real control plane included
-	cargo test --workspace
+	cargo test --workspace --no-run
+	cargo test --workspace --lib --bins
+	$(MAKE) --jobs=2 test-bed test-files
+
+# Those on the control plane wait a third of their time. Those on files only compute, and must not be in
+# the way of answers with a deadline.
+test-bed:
+	cargo test --workspace --test e2e --test bed
+
+test-files:
+	nice -n 15 cargo test --workspace --test it --test fuzz
 
 demo: tools ## Starts the control plane and shows pods that never wait
 	cargo build --release

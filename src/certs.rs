@@ -5,7 +5,7 @@
 
 mod kept;
 
-pub use kept::{Kept, Step};
+pub use kept::{Kept, Pace, Step};
 
 use std::net::IpAddr;
 use std::sync::Arc;

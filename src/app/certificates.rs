@@ -27,11 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use super::SystemClock;
 use crate::admission::PemPair;
-use crate::certs::{Certificates, Kept, Request};
+use crate::certs::{Certificates, Kept, Pace, Request};
 use crate::control::Clock as _;
 
-/// How often the Secret and the registrations are looked at.
-const EVERY: Duration = Duration::from_mins(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// Attempts at start, beside others who start at the same time.
@@ -48,6 +46,21 @@ pub struct SelfManaged {
     pub service: String,
     /// Names of the registrations: mutating and validating.
     pub registrations: (String, String),
+    /// Life of the authority.
+    pub authority_lifetime: Duration,
+    /// Life of the serving certificate.
+    pub certificate_lifetime: Duration,
+}
+
+impl SelfManaged {
+    /// What is wanted now.
+    fn request(&self) -> Request {
+        Request {
+            ca_lifetime: self.authority_lifetime,
+            serving_lifetime: self.certificate_lifetime,
+            ..Request::new(&self.service, &self.namespace, SystemClock.now())
+        }
+    }
 }
 
 /// Makes or reads the certificate, and keeps it and the registrations current until cancelled.
@@ -90,25 +103,29 @@ async fn keep(
     mut last: Kept,
     shared: Arc<ArcSwap<PemPair>>,
 ) {
+    let look = Pace::of(&settings.request()).look;
+    let retry = RETRY.min(look);
     loop {
         let trusted = last.trusted();
-        let (pause, registered) = match register(&client, &settings, &trusted).await {
-            Ok(holds) => (EVERY, holds.then_some(&*trusted)),
+        let (mut pause, registered) = match register(&client, &settings, &trusted).await {
+            Ok(holds) => (look, holds.then_some(&*trusted)),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "registrations are not written");
-                (RETRY, None)
+                (retry, None)
             }
         };
-        tokio::time::sleep(pause).await;
-        match current(&client, &settings, registered).await {
-            Ok(next) => {
-                shared.store(Arc::new(pair(&next)));
-                last = next;
+        // What is registered was read just before: another replica may be further by now.
+        last = loop {
+            tokio::time::sleep(pause).await;
+            match current(&client, &settings, registered).await {
+                Ok(next) => break next,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "certificate is not looked after");
+                    pause = retry;
+                }
             }
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "certificate is not looked after");
-            }
-        }
+        };
+        shared.store(Arc::new(pair(&last)));
     }
 }
 
@@ -125,8 +142,7 @@ async fn current(
     registered: Option<&str>,
 ) -> Result<Kept> {
     let api = Api::<Secret>::namespaced(client.clone(), &settings.namespace);
-    let now = SystemClock.now();
-    let request = Request::new(&settings.service, &settings.namespace, now);
+    let request = settings.request();
     let Some(secret) = api.get_opt(&settings.secret).await.context("reading the Secret")? else {
         let made = Kept::make(&request)?;
         let mut secret = secret_of(settings, &made);
@@ -246,6 +262,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certs::{CA_LIFETIME, SERVING_LIFETIME};
 
     #[test]
     fn what_is_written_is_read_again() {
@@ -254,8 +271,10 @@ mod tests {
             secret: "tls".to_owned(),
             service: "h".to_owned(),
             registrations: ("m".to_owned(), "v".to_owned()),
+            authority_lifetime: CA_LIFETIME,
+            certificate_lifetime: SERVING_LIFETIME,
         };
-        let request = Request::new("h", "ns", "2026-03-01T00:00:00Z".parse().unwrap());
+        let request = settings.request();
         let mut kept = Kept::make(&request).unwrap();
         for (next, old) in [
             (None, None),

@@ -225,7 +225,11 @@ impl Provider {
         let since = {
             let mut known = self.templates.0.lock();
             let first = *known.first_sweep.get_or_insert(now);
-            if known.last_sweep.is_some_and(|last| now.duration_since(last) < SWEEP) {
+            // Nothing is known to be unused for so long yet. A process that has just started has more
+            // urgent calls than one that changes nothing.
+            if now.duration_since(first) < UNUSED
+                || known.last_sweep.is_some_and(|last| now.duration_since(last) < SWEEP)
+            {
                 return;
             }
             known.last_sweep = Some(now);

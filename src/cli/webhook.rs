@@ -11,6 +11,13 @@ use clap::Args;
 use super::role::{Judging, Logging};
 use crate::app::certificates::SelfManaged;
 use crate::app::webhook::{self, Certificate, Limits, Options};
+use crate::certs::{CA_LIFETIME, SERVING_LIFETIME};
+
+/// The longest life of a self-made certificate, seconds: a hundred years.
+const LONGEST: u64 = 36_500 * 86_400;
+/// Looks at a certificate in the shortest life that it may have: in a sixth of it, for which the
+/// authority before is trusted, each replica looks several times.
+const LOOKS: u64 = 24;
 
 /// Answers admission reviews over HTTPS.
 #[derive(Args, Debug)]
@@ -52,6 +59,22 @@ pub struct Serving {
         conflicts_with = "tls_cert"
     )]
     certificate_secret: Option<String>,
+    /// Seconds that an authority of the webhook's own making lives
+    #[arg(
+        long,
+        env = "HARBINGER_AUTHORITY_LIFETIME_SECONDS",
+        default_value_t = CA_LIFETIME.as_secs(),
+        value_parser = clap::value_parser!(u64).range(..=LONGEST)
+    )]
+    authority_lifetime_seconds: u64,
+    /// Seconds that a serving certificate of the webhook's own making lives
+    #[arg(
+        long,
+        env = "HARBINGER_CERTIFICATE_LIFETIME_SECONDS",
+        default_value_t = SERVING_LIFETIME.as_secs(),
+        value_parser = clap::value_parser!(u64).range(..=LONGEST)
+    )]
+    certificate_lifetime_seconds: u64,
     /// Service of the webhook, for the names of a self-made certificate and of the registrations
     #[arg(long, env = "HARBINGER_SERVICE_NAME", default_value = "harbinger")]
     service_name: String,
@@ -77,7 +100,7 @@ impl Serving {
     /// Options of the role.
     ///
     /// # Errors
-    /// When no certificate is named.
+    /// When no certificate is named, or one that would end before it is served.
     pub(super) fn options(
         self,
         kubeconfig: Option<PathBuf>,
@@ -85,6 +108,20 @@ impl Serving {
         intent_socket: Option<PathBuf>,
         judging: Judging,
     ) -> Result<Options, String> {
+        let poll = self.certificate_poll_seconds.max(1);
+        let lives = [
+            ("authority", self.authority_lifetime_seconds),
+            ("certificate", self.certificate_lifetime_seconds),
+        ];
+        for (what, seconds) in lives {
+            let least = LOOKS.saturating_mul(poll);
+            if seconds < least {
+                return Err(format!(
+                    "--{what}-lifetime-seconds {seconds} is too short where the certificate is looked \
+                     at every {poll} s (--certificate-poll-seconds); give {least} or more"
+                ));
+            }
+        }
         let certificate = match (self.tls_cert, self.tls_key, self.certificate_secret) {
             (Some(certificate), Some(key), _) => Certificate::Files { certificate, key },
             (_, _, Some(secret)) => Certificate::SelfManaged(SelfManaged {
@@ -92,6 +129,8 @@ impl Serving {
                 registrations: (format!("zz-{}", self.service_name), self.service_name.clone()),
                 service: self.service_name,
                 namespace: self.namespace,
+                authority_lifetime: Duration::from_secs(self.authority_lifetime_seconds),
+                certificate_lifetime: Duration::from_secs(self.certificate_lifetime_seconds),
             }),
             _ => {
                 return Err("no certificate: give --tls-cert and --tls-key (make some with \
@@ -108,7 +147,7 @@ impl Serving {
             rules: judging.into_rules(),
             limits: Limits {
                 drain_delay: Duration::from_secs(self.drain_seconds),
-                certificate_poll: Duration::from_secs(self.certificate_poll_seconds.max(1)),
+                certificate_poll: Duration::from_secs(poll),
                 max_connection_age: Duration::from_secs(self.connection_seconds.max(1)),
                 strict: self.strict,
             },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harbinger::api::nodeclaim::NodeClaim;
+use kube::ResourceExt;
 use testbed::cloud::{Effect, Rule};
 use testbed::poll;
 use testbed::process::Signal;
@@ -43,47 +44,40 @@ enum Moment {
     EndAnswered,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_nodes_are_bought() -> Result<()> {
-    let mut world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
-    for moment in [
-        Moment::Announced,
-        Moment::Claimed,
-        Moment::FleetLost,
-        Moment::FleetUnanswered,
-        Moment::FleetAnswered,
-        Moment::Claim(LAUNCHED),
-        Moment::Claim(REGISTERED),
-        Moment::Claim(INITIALIZED),
-    ] {
-        let namespace = world.plane.namespace("birth").await?;
-        world.cloud.journal().clear();
-        hold(&world, moment);
-        world.deploy(&namespace, "web", PODS).await?;
-        kill_at(&mut world, moment).await.with_context(|| format!("{moment:?}"))?;
-        settled(&world, &namespace).await.with_context(|| format!("killed at {moment:?}"))?;
-        world.scale(&namespace, "web", 0).await?;
-        world.empty().await.with_context(|| format!("after {moment:?}"))?;
-    }
-    world.cloud.journal().ensure_sound()
-}
+/// The rounds: when it is killed while nodes are bought, and when while they are ended.
+const ROUNDS: [(Moment, Option<Moment>); 8] = [
+    (Moment::Announced, Some(Moment::Deleting)),
+    (Moment::Claimed, Some(Moment::EndLost)),
+    (Moment::FleetLost, None),
+    (Moment::FleetUnanswered, None),
+    (Moment::FleetAnswered, Some(Moment::EndUnanswered)),
+    (Moment::Claim(LAUNCHED), Some(Moment::EndAnswered)),
+    (Moment::Claim(REGISTERED), None),
+    (Moment::Claim(INITIALIZED), None),
+];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_nodes_are_ended() -> Result<()> {
+async fn killed_while_nodes_are_bought_and_ended() -> Result<()> {
     let mut world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
-    for moment in [Moment::Deleting, Moment::EndLost, Moment::EndUnanswered, Moment::EndAnswered] {
-        let namespace = world.plane.namespace("end").await?;
+    for (birth, end) in ROUNDS {
+        let namespace = world.plane.namespace("round").await?;
         world.cloud.journal().clear();
+        hold(&world, birth);
         world.deploy(&namespace, "web", PODS).await?;
-        settled(&world, &namespace).await?;
-        hold(&world, moment);
+        kill_at(&mut world, birth).await.with_context(|| format!("{birth:?}"))?;
+        settled(&world, &namespace).await.with_context(|| format!("killed at {birth:?}"))?;
+        if let Some(end) = end {
+            hold(&world, end);
+        }
         world.scale(&namespace, "web", 0).await?;
-        kill_at(&mut world, moment).await.with_context(|| format!("{moment:?}"))?;
-        world.empty().await.with_context(|| format!("killed at {moment:?}"))?;
+        if let Some(end) = end {
+            kill_at(&mut world, end).await.with_context(|| format!("{end:?}"))?;
+        }
+        world.empty().await.with_context(|| format!("after {birth:?} and {end:?}"))?;
         let (launched, ended) =
             (touched(&world, "CreateFleet"), touched(&world, "TerminateInstances"));
         // An instance may be ended twice, by the one that was killed and the one after it.
-        ensure!(launched.is_subset(&ended), "{moment:?}: launched {launched:?}, ended {ended:?}");
+        ensure!(launched.is_subset(&ended), "{end:?}: launched {launched:?}, ended {ended:?}");
     }
     world.cloud.journal().ensure_sound()
 }
@@ -91,46 +85,45 @@ async fn killed_while_nodes_are_ended() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_restarts_while_nodes_are_bought() -> Result<()> {
     let mut world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let mut namespaces = Vec::new();
     for (signal, moment) in [
         (Signal::KILL, Moment::FleetAnswered),
         (Signal::TERM, Moment::Claim(LAUNCHED)),
         (Signal::KILL, Moment::Claim(REGISTERED)),
     ] {
+        let context = || format!("{signal:?} at {moment:?}");
         let namespace = world.plane.namespace("restart").await?;
-        world.cloud.journal().clear();
+        let old = world.claims().await?.iter().map(ResourceExt::name_any).collect();
         world.deploy(&namespace, "web", PODS).await?;
-        reached(&world, moment).await?;
+        reached(&world, moment, &old).await.with_context(context)?;
         world.plane.restart_apiserver(signal).await?;
-        settled(&world, &namespace).await.with_context(|| format!("{signal:?} at {moment:?}"))?;
-        world.scale(&namespace, "web", 0).await?;
-        world.empty().await.with_context(|| format!("after {signal:?} at {moment:?}"))?;
+        settled(&world, &namespace).await.with_context(context)?;
+        namespaces.push(namespace);
     }
+    for namespace in namespaces {
+        world.scale(&namespace, "web", 0).await?;
+    }
+    world.empty().await?;
     world.provisioner.ensure_running()?;
     world.webhook.ensure_running()
 }
 
+/// Who is asked to end finishes its calls first, and who dies is followed by another replica.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_asked_to_end_finishes_its_calls() -> Result<()> {
-    let mut world = World::start(Duration::from_secs(1), &[]).await?;
-    let namespace = world.plane.namespace("term").await?;
+async fn leaders_end_and_die() -> Result<()> {
+    let mut world = World::start(Duration::from_secs(1), &["--identity=first"]).await?;
+    let namespace = world.plane.namespace("leaders").await?;
     world.cloud.rules().push(Rule::new(Effect::Delay(Duration::from_secs(3))).on("CreateFleet"));
     world.deploy(&namespace, "web", PODS).await?;
-    reached(&world, Moment::Claimed).await?;
+    reached(&world, Moment::Claimed, &BTreeSet::new()).await?;
     let status = world.provisioner.stop(DEADLINE).await?;
     ensure!(status.success(), "{status}\n{}", world.story());
     let claims = world.claims().await?;
     ensure!(claims.iter().all(|claim| has(claim, LAUNCHED)), "{}", world.story());
     world.cloud.rules().clear();
     world.provisioner.start_again()?;
-    settled(&world, &namespace).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_replica_takes_over() -> Result<()> {
-    let mut world = World::start(Duration::from_secs(1), &["--identity=first"]).await?;
-    let namespace = world.plane.namespace("replicas").await?;
-    world.deploy(&namespace, "web", PODS).await?;
     settled(&world, &namespace).await?;
+
     let mut second = world.another("second")?;
     world.provisioner.kill()?;
     world.deploy(&namespace, "more", PODS).await?;
@@ -157,13 +150,14 @@ fn hold(world: &World, moment: Moment) {
 
 /// Kills the provisioner at the moment, lifts the rules and starts it again.
 async fn kill_at(world: &mut World, moment: Moment) -> Result<()> {
-    reached(world, moment).await?;
+    reached(world, moment, &BTreeSet::new()).await?;
     world.provisioner.kill()?;
     world.cloud.rules().clear();
     world.provisioner.start_again()
 }
 
-async fn reached(world: &World, moment: Moment) -> Result<()> {
+/// Waits for the moment; `old` are names of claims that were there before.
+async fn reached(world: &World, moment: Moment, old: &BTreeSet<String>) -> Result<()> {
     let heard = |action: &str, answered: bool| {
         let entries = world.cloud.journal().of(action);
         ensure!(entries.iter().any(|e| (e.status == 200) == answered), "no {action}");
@@ -183,7 +177,8 @@ async fn reached(world: &World, moment: Moment) -> Result<()> {
             }
             Moment::Claim(condition) => {
                 let all = world.claims().await?;
-                ensure!(all.iter().any(|claim| has(claim, condition)), "no claim is {condition}");
+                let mut new = all.iter().filter(|claim| !old.contains(&claim.name_any()));
+                ensure!(new.any(|claim| has(claim, condition)), "no claim is {condition}");
             }
             Moment::Deleting => {
                 let all = world.claims().await?;

@@ -100,7 +100,7 @@ async fn outages_are_seen_before_they_come() -> Result<()> {
     finds(&plane, &[]).await?;
 
     // The process is gone; the rest looks as before. This is what only asking shows.
-    webhook.stop(Duration::from_secs(20)).await?;
+    webhook.kill()?;
     finds(&plane, &["Error answer"]).await?;
 
     // A certificate that ends tomorrow, of an authority that nobody trusts.

@@ -123,7 +123,7 @@ async fn without_cert_manager_the_webhook_keeps_its_certificate_or_gets_one() ->
         Ok(())
     })
     .await?;
-    webhook.stop(Duration::from_secs(20)).await?;
+    webhook.kill()?;
     webhook.start_again()?;
     chart.ready("webhook").await?;
     let kept = secrets.get("harbinger-webhook-tls").await?;

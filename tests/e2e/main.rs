@@ -21,6 +21,7 @@ mod fixed;
 mod gotcha;
 mod groups;
 mod install;
+mod learned;
 mod load;
 mod manifests;
 mod overlays;
@@ -31,8 +32,8 @@ mod restarts;
 mod rotation;
 mod scene;
 mod shortage;
-mod stale;
 mod submit;
-mod usage;
 mod volumes;
+#[cfg(feature = "aws")]
+mod wire;
 mod world;

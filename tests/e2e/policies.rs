@@ -189,7 +189,7 @@ async fn counted(world: &World) -> Result<()> {
 
 /// The same webhook with a cap refuses nothing, changes nothing, and says so.
 async fn capped(world: &mut World) -> Result<()> {
-    world.webhook.stop(DEADLINE).await?;
+    world.webhook.kill()?;
     let mut recipe = world.chart.recipe(&world.plane, "webhook", Vec::new())?;
     for arg in &mut recipe.args {
         if arg.starts_with("--max-action=") {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use harbinger::api::nodeclaim::NodeClaim;
 use harbinger::api::reservation::{Reservation, ReservationPhase};
 use k8s_openapi::api::core::v1::{Event, Node};
 use kube::api::{DeleteParams, ListParams};
@@ -12,10 +13,112 @@ use testbed::poll;
 
 use super::world::{DEADLINE, World};
 
+/// One pool sees nodes come, drain, die and leave.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
+async fn nodes_come_and_go() -> Result<()> {
     let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let namespace = world.plane.namespace("drain").await?;
+    a_deleted_node_is_drained(&world, &namespace).await.context("drained")?;
+    a_dead_node_ends(&world, &namespace).await.context("dead")?;
+    a_deployment_comes_and_goes(&world).await.context("deployed")
+}
+
+/// A node that is deleted is drained as its budget allows, and ends after its volumes are detached.
+async fn a_deleted_node_is_drained(world: &World, namespace: &str) -> Result<()> {
+    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\nspec:\n  \
+                  minAvailable: 2\n  selector: {matchLabels: {app: web}}\n";
+    world.plane.kubectl(&["apply", "-n", namespace, "-f", "-"], budget).await?;
+    world.deploy(namespace, "web", 2).await?;
+    world.running(namespace, 2).await?;
+    let nodes = Api::<Node>::all(world.plane.client());
+    let old = world.nodes().await?[0].name_any();
+    let attached = format!(
+        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
+         attacher: ebs.csi.aws.com\n  nodeName: {old}\n  source: {{persistentVolumeName: data}}\n"
+    );
+    world.apply(&attached).await?;
+    // What the claim of the node says, or comes to say.
+    let claims = world.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
+    let claim = claims.trim();
+    let says = async |what: &str| {
+        let args = ["wait", &format!("--for=condition={what}"), claim, "--timeout=60s"];
+        world.plane.kubectl(&args, "").await.map(drop).with_context(|| world.story())
+    };
+    says("ConsistentStateFound").await?;
+    says("Consolidatable").await?;
+    let field = "jsonpath={.status.lastPodEventTime}";
+    let last = world.plane.kubectl(&["get", claim, "-o", field], "").await?;
+    ensure!(!last.trim().is_empty(), "no pod came");
+    nodes.delete(&old, &DeleteParams::default()).await?;
+
+    // The budget allows nothing: the node must stay, tainted, and say why.
+    let events = Api::<Event>::namespaced(world.plane.client(), "default");
+    told(world, &events, "FailedDraining").await?;
+    says("Drained=Unknown").await?;
+    says("DisruptionReason").await?;
+    let node = nodes.get(&old).await?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    ensure!(taints.iter().any(|taint| taint.key == "karpenter.sh/disrupted"), "{taints:?}");
+    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its pods");
+
+    // Without the budget the pods move to the node that was bought ahead.
+    world.plane.kubectl(&["delete", "pdb", "web", "-n", namespace], "").await?;
+    let waits = told(world, &events, "AwaitingVolumeDetachment").await?;
+    ensure!(waits.message.is_some_and(|message| message.contains("data")), "no volume is named");
+    says("Drained").await?;
+    says("VolumesDetached=Unknown").await?;
+    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its volumes");
+    world.plane.kubectl(&["delete", "volumeattachment", "disk"], "").await?;
+    poll::until("the node is gone", DEADLINE, async || {
+        ensure!(nodes.get_opt(&old).await?.is_none(), "{old} is there");
+        Ok(())
+    })
+    .await
+    .with_context(|| world.story())?;
+    world.running(namespace, 2).await?;
+    let instances = world.cloud.instances().await?.len();
+    let left = world.nodes().await?.len();
+    ensure!(instances == left, "{instances} instances, {left} nodes");
+    world.cloud.journal().ensure_sound()
+}
+
+/// A node that is dead ends with its volumes attached.
+async fn a_dead_node_ends(world: &World, namespace: &str) -> Result<()> {
+    let pod = world.running(namespace, 2).await?.remove(0);
+    let node = pod.spec.and_then(|spec| spec.node_name).context("it runs nowhere")?;
+    let attached = format!(
+        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
+         attacher: ebs.csi.aws.com\n  nodeName: {node}\n  source: {{persistentVolumeName: data}}\n"
+    );
+    world.apply(&attached).await?;
+    let claims = world.claims().await?;
+    let of_node = |claim: &&NodeClaim| {
+        claim.status.as_ref().and_then(|status| status.node_name.as_deref()) == Some(&node)
+    };
+    let claim = claims.iter().find(of_node).context("no claim")?;
+    let claim = format!("nodeclaims/{}", claim.name_any());
+    let dead = r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#;
+    world.plane.kubectl(&["patch", "node", &node, "--subresource=status", "-p", dead], "").await?;
+    // The end is accepted, and the instance is there for some time all the same.
+    world.cloud.rules().push(Rule::new(Effect::Accept).on("TerminateInstances"));
+    world.plane.kubectl(&["delete", &claim, "--wait=false"], "").await?;
+    for condition in ["Drained", "InstanceTerminating"] {
+        let args = ["wait", &format!("--for=condition={condition}"), &claim, "--timeout=60s"];
+        world.plane.kubectl(&args, "").await.with_context(|| world.story())?;
+    }
+    let detached = "jsonpath={.status.conditions[?(@.type==\"VolumesDetached\")].status}";
+    let detached = world.plane.kubectl(&["get", &claim, "-o", detached], "").await?;
+    ensure!(detached.is_empty(), "VolumesDetached is {detached}");
+    world.cloud.rules().clear();
+    world.scale(namespace, "web", 0).await?;
+    world.empty().await?;
+    world.cloud.journal().ensure_sound()
+}
+
+/// A Deployment runs, and its nodes leave after it, as does their class.
+async fn a_deployment_comes_and_goes(world: &World) -> Result<()> {
     let namespace = world.plane.namespace("web").await?;
+    world.cloud.journal().clear();
     let asked = Instant::now();
     world.deploy(&namespace, "web", 10).await?;
     // A class that is deleted stays until no claim needs it; what was bought goes its way, and what was
@@ -35,7 +138,7 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
     assert!(instances >= 1 && fleets >= 1, "{instances} instances by {fleets} calls");
 
     let events = Api::<Event>::namespaced(world.plane.client(), "default");
-    told(&world, &events, "WaitingOnNodeClaimTermination").await?;
+    told(world, &events, "WaitingOnNodeClaimTermination").await?;
 
     let scaled = Instant::now();
     world.scale(&namespace, "web", 0).await?;
@@ -52,7 +155,7 @@ async fn a_deployment_runs_and_its_nodes_leave_after_it() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_can_be_followed() -> Result<()> {
-    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+    let mut world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
     let namespace = world.plane.namespace("seen").await?;
     world.deploy(&namespace, "web", 3).await?;
 
@@ -152,99 +255,12 @@ async fn what_happens_can_be_followed() -> Result<()> {
     ensure!(message.contains("NodePool default") && message.contains("cpu"), "{message}");
     ensure!(world.cloud.journal().of("CreateFleet").len() == bought, "somebody paid for it");
     ensure!(ledger.list(&ListParams::default()).await?.items.len() == 1, "a dry run is reserved");
-    Ok(())
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_node_is_drained_as_its_budget_allows() -> Result<()> {
-    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
-    let namespace = world.plane.namespace("drain").await?;
-    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\nspec:\n  \
-                  minAvailable: 2\n  selector: {matchLabels: {app: web}}\n";
-    world.plane.kubectl(&["apply", "-n", &namespace, "-f", "-"], budget).await?;
-    world.deploy(&namespace, "web", 2).await?;
-    world.running(&namespace, 2).await?;
-    let nodes = Api::<Node>::all(world.plane.client());
-    let old = world.nodes().await?[0].name_any();
-    let attached = format!(
-        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
-         attacher: ebs.csi.aws.com\n  nodeName: {old}\n  source: {{persistentVolumeName: data}}\n"
-    );
-    world.apply(&attached).await?;
-    // What the claim of the node says, or comes to say.
-    let claims = world.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
-    let claim = claims.trim();
-    let says = async |what: &str| {
-        let args = ["wait", &format!("--for=condition={what}"), claim, "--timeout=60s"];
-        world.plane.kubectl(&args, "").await.map(drop).with_context(|| world.story())
-    };
-    says("ConsistentStateFound").await?;
-    says("Consolidatable").await?;
-    let field = "jsonpath={.status.lastPodEventTime}";
-    let last = world.plane.kubectl(&["get", claim, "-o", field], "").await?;
-    ensure!(!last.trim().is_empty(), "no pod came");
-    nodes.delete(&old, &DeleteParams::default()).await?;
-
-    // The budget allows nothing: the node must stay, tainted, and say why.
-    let events = Api::<Event>::namespaced(world.plane.client(), "default");
-    told(&world, &events, "FailedDraining").await?;
-    says("Drained=Unknown").await?;
-    says("DisruptionReason").await?;
-    let node = nodes.get(&old).await?;
-    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-    ensure!(taints.iter().any(|taint| taint.key == "karpenter.sh/disrupted"), "{taints:?}");
-    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its pods");
-
-    // Without the budget the pods move to the node that was bought ahead.
-    world.plane.kubectl(&["delete", "pdb", "web", "-n", &namespace], "").await?;
-    let waits = told(&world, &events, "AwaitingVolumeDetachment").await?;
-    ensure!(waits.message.is_some_and(|message| message.contains("data")), "no volume is named");
-    says("Drained").await?;
-    says("VolumesDetached=Unknown").await?;
-    ensure!(world.cloud.journal().of("TerminateInstances").is_empty(), "ended before its volumes");
-    world.plane.kubectl(&["delete", "volumeattachment", "disk"], "").await?;
-    poll::until("the node is gone", DEADLINE, async || {
-        ensure!(nodes.get_opt(&old).await?.is_none(), "{old} is there");
-        Ok(())
-    })
-    .await
-    .with_context(|| world.story())?;
-    world.running(&namespace, 2).await?;
-    let instances = world.cloud.instances().await?.len();
-    let left = world.nodes().await?.len();
-    ensure!(instances == left, "{instances} instances, {left} nodes");
-    world.cloud.journal().ensure_sound()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_ends_with_its_volumes_attached() -> Result<()> {
-    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
-    let namespace = world.plane.namespace("dead").await?;
-    world.deploy(&namespace, "web", 1).await?;
-    world.running(&namespace, 1).await?;
-    let node = world.nodes().await?[0].name_any();
-    let attached = format!(
-        "apiVersion: storage.k8s.io/v1\nkind: VolumeAttachment\nmetadata: {{name: disk}}\nspec:\n  \
-         attacher: ebs.csi.aws.com\n  nodeName: {node}\n  source: {{persistentVolumeName: data}}\n"
-    );
-    world.apply(&attached).await?;
-    let claims = world.plane.kubectl(&["get", "nodeclaims", "-o", "name"], "").await?;
-    let claim = claims.trim();
-    let dead = r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#;
-    world.plane.kubectl(&["patch", "node", &node, "--subresource=status", "-p", dead], "").await?;
-    // The end is accepted, and the instance is there for some time all the same.
-    world.cloud.rules().push(Rule::new(Effect::Accept).on("TerminateInstances"));
-    world.plane.kubectl(&["delete", claim, "--wait=false"], "").await?;
-    for condition in ["Drained", "InstanceTerminating"] {
-        let args = ["wait", &format!("--for=condition={condition}"), claim, "--timeout=60s"];
-        world.plane.kubectl(&args, "").await.with_context(|| world.story())?;
-    }
-    let detached = "jsonpath={.status.conditions[?(@.type==\"VolumesDetached\")].status}";
-    let detached = world.plane.kubectl(&["get", claim, "-o", detached], "").await?;
-    ensure!(detached.is_empty(), "VolumesDetached is {detached}");
-    world.cloud.rules().clear();
-    world.scale(&namespace, "web", 0).await?;
-    world.empty().await
+    // Without the webhook nodes are bought all the same.
+    world.webhook.kill()?;
+    let namespace = world.plane.namespace("alone").await?;
+    world.deploy(&namespace, "web", 3).await?;
+    world.running(&namespace, 3).await.map(drop)
 }
 
 /// The first Event of a reason.

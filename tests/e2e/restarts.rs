@@ -13,20 +13,20 @@ use super::load::{Load, repeat};
 use super::world::DEADLINE;
 
 /// What a Deployment keeps.
-const REPLICAS: usize = 2;
+pub(crate) const REPLICAS: usize = 2;
 /// From the end of a pod's life in the API server to the end of new connections to it: endpoint slices
 /// and every node's proxy must hear of it. Seconds at worst; the webhook accepts for longer.
 const PROPAGATION: Duration = Duration::from_millis(500);
 
 /// A process in place of a pod.
-struct Replica {
-    process: Process,
-    address: String,
+pub(crate) struct Replica {
+    pub process: Process,
+    pub address: String,
 }
 
 impl Replica {
     /// Started and ready, at an address of its own.
-    async fn start(plane: &Plane, chart: &Chart, number: usize) -> Result<Self> {
+    pub(crate) async fn start(plane: &Plane, chart: &Chart, number: usize) -> Result<Self> {
         let mut recipe = chart.recipe(plane, "webhook", Vec::new())?;
         let ports = ports::free(2)?;
         let (address, health) =

@@ -1,41 +1,48 @@
 //! Certificates of the webhook are renewed, and its authority replaced, again and again while pods are
 //! created, and no pod is refused or left unjudged for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
 use harbinger::certs::{self, Certificates, Request};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::watcher::watch_object;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde_json::json;
 use testbed::install::{self, Chart, NAMESPACE, PORT};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
+use testbed::service::Service;
 
 use super::direct::Direct;
 use super::load::{Load, repeat};
+use super::restarts::{REPLICAS, Replica};
 use super::world::DEADLINE;
 
 /// Pause between two handshakes.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the load lasts at least.
-const LOAD: Duration = Duration::from_secs(30);
 /// Certificates that are seen at least: the first and two more.
 const CERTIFICATES: usize = 3;
 /// How long the operator of an authority waits for API servers to read a changed registration. They
 /// hear of it within a tenth of a second and do not say when.
 const SETTLE: Duration = Duration::from_secs(2);
 const SECRET: &str = "harbinger-webhook-tls";
+/// All registered webhooks.
+const HOOKS: [&str; 3] =
+    ["pods.mutate.harbinger.sh", "pods.validate.harbinger.sh", "workloads.advise.harbinger.sh"];
+/// Life of what the webhook makes itself.
+const LIFE: Duration = Duration::from_secs(24);
 
 /// What the handshakes met.
 #[derive(Default)]
@@ -67,13 +74,13 @@ async fn certificates_rotate_under_load() -> Result<()> {
     let bundle = bundle.context("no caBundle")?.0;
 
     let shaken = Arc::new(Seen::default());
-    let direct = Direct::new(format!("{}:{PORT}", chart.ip), &bundle)?;
-    let shaking = tokio::spawn(shake(direct, Arc::clone(&shaken)));
+    let address = format!("{}:{PORT}", chart.ip);
+    let shaking = tokio::spawn(shake(address, move || bundle.clone(), Arc::clone(&shaken)));
     let started = Instant::now();
-    let seen = poll::until("rotations", LOAD + DEADLINE, async || {
+    let seen = poll::until("rotations", DEADLINE, async || {
         load.ensure_worth_it()?;
         let seen = shaken.certificates.lock().len();
-        ensure!(started.elapsed() >= LOAD && seen >= CERTIFICATES, "{seen} certificates");
+        ensure!(seen >= CERTIFICATES, "{seen} certificates");
         Ok(seen)
     })
     .await;
@@ -99,11 +106,13 @@ async fn certificates_rotate_under_load() -> Result<()> {
     webhook.ensure_running()
 }
 
-async fn shake(direct: Direct, seen: Arc<Seen>) {
+/// Shakes hands with what is at the address, trusting what is trusted at that moment.
+async fn shake(address: String, trusted: impl Fn() -> Vec<u8>, seen: Arc<Seen>) {
     let mut ticks = tokio::time::interval(PAUSE);
     while !seen.stop.load(Ordering::Relaxed) {
         ticks.tick().await;
-        match direct.certificate().await {
+        let shown = async { Direct::new(address.clone(), &trusted())?.certificate().await };
+        match shown.await {
             Ok(certificate) => drop(seen.certificates.lock().insert(certificate)),
             Err(error) => seen.failures.lock().push(format!("handshake: {error:#}")),
         }
@@ -170,6 +179,172 @@ async fn authorities_rotate_under_load() -> Result<()> {
     );
     ensure!(met.failures.is_empty(), "{:#?}\n{}", met.failures, webhook.log_tail(40));
     webhook.ensure_running()
+}
+
+/// What each registered webhook trusted, one after another.
+#[derive(Clone, Default)]
+struct History(Arc<Mutex<BTreeMap<String, Vec<BTreeSet<String>>>>>);
+
+impl History {
+    /// Notes what the hooks of a registration trust, at each of its changes.
+    async fn follow<K>(
+        self,
+        registration: Api<K>,
+        name: &str,
+        hooks: impl Fn(K) -> Vec<(String, WebhookClientConfig)>,
+    ) where
+        K: kube::Resource<DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let mut changes = Box::pin(watch_object(registration, name));
+        while let Some(change) = changes.next().await {
+            // A gap ends in the object as it is then.
+            let Ok(Some(object)) = change else { continue };
+            let mut all = self.0.lock();
+            for (hook, config) in hooks(object) {
+                let bundle = config.ca_bundle.unwrap_or_default().0;
+                let bundle = String::from_utf8_lossy(&bundle);
+                let blocks = bundle.split_inclusive("-----END CERTIFICATE-----").map(str::trim);
+                let trusted: BTreeSet<String> =
+                    blocks.filter(|block| !block.is_empty()).map(str::to_owned).collect();
+                let history = all.entry(hook).or_default();
+                if !trusted.is_empty() && history.last() != Some(&trusted) {
+                    history.push(trusted);
+                }
+            }
+        }
+    }
+
+    /// What one of the hooks trusts now, as PEM.
+    fn now(&self, hook: &str) -> Vec<u8> {
+        let all = self.0.lock();
+        let last = all.get(hook).and_then(|history| history.last()).into_iter().flatten();
+        last.flat_map(|block| [block, "\n"]).collect::<String>().into_bytes()
+    }
+
+    /// All authorities so far.
+    fn authorities(&self) -> BTreeSet<String> {
+        self.0.lock().values().flatten().flatten().cloned().collect()
+    }
+
+    /// Fails unless each of the hooks has come to trust an authority alone that is not of `before` so
+    /// many times, and never trusted one instead of another without both between.
+    fn ensure_rotated(&self, times: usize, before: &BTreeSet<String>) -> Result<()> {
+        let all = self.0.lock();
+        ensure!(all.len() == HOOKS.len() && HOOKS.iter().all(|hook| all.contains_key(*hook)));
+        for (hook, history) in all.iter() {
+            for pair in history.windows(2) {
+                let (this, next) = (&pair[0], &pair[1]);
+                let overlaps = this.is_subset(next) || next.is_subset(this);
+                ensure!(overlaps, "{hook} trusts {next:#?} right after {this:#?}");
+            }
+            let mut alone: Vec<_> = history.iter().filter(|trusted| trusted.len() == 1).collect();
+            alone.dedup();
+            let mut different = alone.clone();
+            different.sort();
+            different.dedup();
+            ensure!(different.len() == alone.len(), "{hook} trusts an authority of before again");
+            let rotated = alone.iter().filter(|trusted| trusted.is_disjoint(before)).count();
+            ensure!(rotated >= times, "{hook}: {rotated} of {times} rotations");
+        }
+        Ok(())
+    }
+}
+
+/// An authority of the webhook's own making is followed by another, and that by a third, with two
+/// replicas of which now the one and now the other is first to see that something is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn self_made_authorities_rotate_under_load() -> Result<()> {
+    let plane = Plane::start(PlaneOptions::default()).await?;
+    let client = plane.client();
+    let values = [
+        "certificates.mode=selfManaged",
+        "webhook.failurePolicy=Fail",
+        // The next authority is due after 16 s, and both are trusted for 6 s.
+        "webhook.extraArgs={--authority-lifetime-seconds=24,--certificate-lifetime-seconds=24,\
+         --certificate-poll-seconds=1,--connection-seconds=2}",
+    ];
+    let chart = Chart::install(&plane, env!("CARGO_BIN_EXE_harbinger"), &values, &[]).await?;
+    let history = History::default();
+    let mutating = history.clone().follow(
+        Api::<MutatingWebhookConfiguration>::all(client.clone()),
+        "zz-harbinger",
+        |object| object.webhooks.into_iter().flatten().map(|h| (h.name, h.client_config)).collect(),
+    );
+    let validating = history.clone().follow(
+        Api::<ValidatingWebhookConfiguration>::all(client.clone()),
+        "harbinger",
+        |object| object.webhooks.into_iter().flatten().map(|h| (h.name, h.client_config)).collect(),
+    );
+    let watching = tokio::spawn(async { futures::join!(mutating, validating) });
+    // Due for the next one five seconds from now, when the load has begun.
+    let request = Request {
+        ca_lifetime: LIFE,
+        serving_lifetime: LIFE,
+        ..Request::new("harbinger", NAMESPACE, Timestamp::now() - Duration::from_secs(11))
+    };
+    let first = certs::issue(&request)?;
+    let mut kept = secret(&first);
+    for (name, text) in [("ca.crt", &first.ca), ("ca.key", &first.ca_key)] {
+        let data = kept.data.get_or_insert_default();
+        data.insert(name.to_owned(), ByteString(text.as_bytes().to_vec()));
+    }
+    let secrets = Api::<Secret>::namespaced(client.clone(), NAMESPACE);
+    secrets.create(&PostParams::default(), &kept).await?;
+    let service = Service::listen(&chart.address("webhook")?).await?;
+    let mut replicas = Vec::new();
+    for number in 0..REPLICAS {
+        let replica = Replica::start(&plane, &chart, number).await?;
+        service.add(&replica.address);
+        replicas.push(replica);
+    }
+    let told = || replicas.iter().map(|r| r.process.log_tail(20)).collect::<Vec<_>>().join("\n");
+    let load = Load::start(&plane).await.with_context(told)?;
+    let before = history.authorities();
+    let shaken = Arc::new(Seen::default());
+    let trusted = {
+        let history = history.clone();
+        move || history.now(HOOKS[0])
+    };
+    let address = format!("{}:{PORT}", chart.ip);
+    let shaking = tokio::spawn(shake(address, trusted, Arc::clone(&shaken)));
+
+    let rotations = repeat(2);
+    // Where the load came late there is one more.
+    let deadline = DEADLINE + LIFE * u32::try_from(rotations + 1)?;
+    let rotated = poll::until("rotations", deadline, async || {
+        load.ensure_worth_it()?;
+        history.ensure_rotated(rotations, &before)
+    })
+    .await;
+    shaken.stop.store(true, Ordering::Relaxed);
+    shaking.await?;
+    watching.abort();
+    let met = load.end().await?;
+    let failures = [met.failures, shaken.failures.lock().clone()].concat();
+    let certificates = shaken.certificates.lock().len();
+    println!(
+        "{rotations} rotations of an authority of our own and {certificates} certificates in {:.1?}: \
+         {} pods through the API server and {} direct handshakes, {} failures",
+        met.took,
+        met.pods,
+        shaken.handshakes.load(Ordering::Relaxed),
+        failures.len(),
+    );
+    ensure!(failures.is_empty(), "{failures:#?}\n{}", told());
+    rotated.with_context(told)?;
+    ensure!(certificates > rotations, "{certificates} certificates");
+    // Nothing of before is kept.
+    let kept = secrets.get(SECRET).await?.data.unwrap_or_default();
+    ensure!(kept.get("ca.crt").is_some_and(|ca| ca.0 != first.ca.as_bytes()), "the first is kept");
+    for replica in &mut replicas {
+        replica.process.ensure_running()?;
+    }
+    Ok(())
 }
 
 /// A new authority and a certificate by it.

@@ -12,9 +12,15 @@ use super::world::{DEADLINE, World};
 const PODS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
+async fn pods_run_when_ec2_has_nothing_or_is_not_asked() -> Result<()> {
     let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
-    let usual = timed(&world).await?;
+    empty_pools(&world).await.context("the cheapest pools are empty")?;
+    throttled(&world).await.context("throttled")
+}
+
+/// Pods run when the cheapest pools are empty.
+async fn empty_pools(world: &World) -> Result<()> {
+    let usual = timed(world).await?;
     let asked = pools(&world.cloud.journal().of("CreateFleet")[0]);
     ensure!(asked.len() > 3, "only {} offerings were asked for", asked.len());
 
@@ -22,7 +28,7 @@ async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
     for pool in &asked[..3] {
         world.cloud.market().set_capacity(pool.clone(), 0);
     }
-    let three = timed(&world).await?;
+    let three = timed(world).await?;
 
     // Nothing that the first call asks for: its claims must be given up and their pods planned anew.
     world.cloud.market().lift_limits();
@@ -32,7 +38,7 @@ async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
         world.chart.metric("metrics", "karpenter_nodeclaims_disrupted_total", &reason).await
     };
     ensure!(ended().await? < 0.5, "claims were ended before");
-    let all = timed(&world).await?;
+    let all = timed(world).await?;
     let calls = world.cloud.journal().of("CreateFleet");
     let first = calls.iter().find(|call| call.instance_ids.is_empty());
     let first = first.context("no call was refused")?;
@@ -55,9 +61,10 @@ async fn pods_run_when_the_cheapest_pools_are_empty() -> Result<()> {
     world.cloud.journal().ensure_sound()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn throttled_launches_are_kept_and_sent_again() -> Result<()> {
-    let world = World::start(Duration::from_secs(1), &["--leader-elect=false"]).await?;
+/// Launches that are throttled are kept and sent again.
+async fn throttled(world: &World) -> Result<()> {
+    world.cloud.rules().clear();
+    world.cloud.journal().clear();
     // A class that cannot be looked at again offers what it did.
     world.cloud.rules().push(Rule::new(Effect::Throttle).on("DescribeSubnets"));
     let before = world.cloud.journal().of("DescribeSubnets").len();

@@ -23,10 +23,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// Serves all tests: it takes seconds of processor time to start and to list its instance types.
 static MOTO: OnceCell<Arc<Moto>> = OnceCell::const_new();
 
+/// The emulator of all tests.
+pub(crate) async fn moto() -> Result<Arc<Moto>> {
+    let moto = MOTO.get_or_try_init(async || anyhow::Ok(Arc::new(Moto::start().await?))).await?;
+    Ok(Arc::clone(moto))
+}
+
 /// A fresh account.
 pub(crate) async fn account() -> Result<Cloud> {
-    let moto = MOTO.get_or_try_init(async || anyhow::Ok(Arc::new(Moto::start().await?))).await?;
-    Cloud::start(Arc::clone(moto), "c1").await
+    Cloud::start(moto().await?, "c1").await
 }
 
 /// One test's world. Parts end in order of declaration: ours first.
@@ -53,23 +58,28 @@ impl World {
         flags: &[&str],
     ) -> Result<Self> {
         let (plane, cloud) = futures::try_join!(Plane::start(options), account())?;
-        install::system_node(&plane).await?;
         let mut values = vec!["certificates.mode=selfManaged".to_owned()];
         for (at, flag) in flags.iter().chain(&["--service-cidr=127.96.0.0/16"]).enumerate() {
             values.push(format!("provisioner.extraArgs[{at}]={flag}"));
         }
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         let program = env!("CARGO_BIN_EXE_harbinger");
-        let chart = Chart::install(&plane, program, &values, &[]).await?;
+        let (chart, ()) = futures::try_join!(
+            Chart::install(&plane, program, &values, &[]),
+            install::system_node(&plane),
+        )?;
         let options = BootOptions {
             removal: Some(Duration::from_secs(5)),
             ..BootOptions::after(boot, Duration::from_millis(500))
         };
         let boot = cloud.boot(plane.client(), options);
-        let webhook = chart.run(&plane, "webhook", Vec::new()).await?;
-        let provisioner = chart.run(&plane, "provisioner", cloud.env()).await?;
+        let objects = format!("{CLASS}---{POOL}");
+        let (webhook, provisioner, _) = futures::try_join!(
+            chart.run(&plane, "webhook", Vec::new()),
+            chart.run(&plane, "provisioner", cloud.env()),
+            plane.kubectl(&["apply", "-f", "-"], &objects),
+        )?;
         let world = Self { provisioner, webhook, boot, cloud, chart, plane };
-        world.apply(&format!("{CLASS}---{POOL}")).await?;
         // Until the class is resolved nothing can be bought, and nothing is worth measuring.
         let ready = ["wait", "--for=condition=Ready", "nodepool/default", "--timeout=60s"];
         world.plane.kubectl(&ready, "").await.with_context(|| world.story())?;

@@ -18,5 +18,3 @@ mod scan;
 mod tidy;
 mod usage;
 mod volumes;
-#[cfg(feature = "aws")]
-mod wire;

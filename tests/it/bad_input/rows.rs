@@ -33,6 +33,9 @@ fn policy(spec: &str) -> String {
     )
 }
 
+/// A file that grows without end: aliases of aliases.
+pub(super) const SLOW: &str = "laughs.yaml";
+
 const C: &str = "containers: [{name: c}]";
 
 /// Objects that cannot be read, or say what cannot be.
@@ -371,7 +374,7 @@ pub(super) fn files() -> Vec<Row> {
         row("deep.yaml", format!("a: {}", "[".repeat(100_000)), &["deep.yaml: broken YAML"]),
         row("deep.json", "[".repeat(100_000), &["deep.json: broken JSON: "]),
         row(
-            "laughs.yaml",
+            SLOW,
             (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
                 let before = n - 1;
                 format!("{text}a{n}: &a{n} [*a{before}, *a{before}, *a{before}, *a{before}]\n")

@@ -1,7 +1,5 @@
 //! Nothing stays behind when a test binary dies without unwinding.
 
-#![cfg(test)]
-
 use std::env;
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +12,7 @@ use testbed::process::{Process, Recipe};
 
 /// Folder for the copy of this test that dies.
 const DIES: &str = "HARBINGER_TESTBED_DIES";
-const NAME: &str = "children_end_with_a_parent_that_aborts";
+const NAME: &str = "guardian::children_end_with_a_parent_that_aborts";
 
 #[tokio::test]
 async fn children_end_with_a_parent_that_aborts() {

@@ -1,27 +1,19 @@
 //! The proxy's market, faults and memory, spoken to in raw requests. One emulator serves all tests
 //! here, each in its own account.
 
-#![cfg(test)]
-
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testbed::cloud::xml::Element;
-use testbed::cloud::{CapacityType, Cloud, Cluster, Effect, Moto, Pool, Rule};
+use testbed::cloud::{CapacityType, Cloud, Cluster, Effect, Pool, Rule};
 use testbed::http::Reply;
-use tokio::sync::OnceCell;
 
 const ZONE: &str = "us-west-2a";
 const OTHER_ZONE: &str = "us-west-2b";
 
-/// Never dropped: the guardian ends it with the test binary.
-static MOTO: OnceCell<Arc<Moto>> = OnceCell::const_new();
-
 async fn cloud() -> Cloud {
-    let moto = MOTO.get_or_init(async || Arc::new(Moto::start().await.unwrap())).await;
-    let cloud = Cloud::start(Arc::clone(moto), "c1").await.unwrap();
+    let cloud = Cloud::start(super::moto().await, "c1").await.unwrap();
     let ssm = json!({ "Name": "/aws/service/eks/optimized-ami/1.37/amazon-linux-2023/x86_64/standard/recommended/image_id" });
     let image = cloud.direct().send_json("ssm", "AmazonSSM.GetParameter", &ssm).await.unwrap();
     let image: Value = serde_json::from_slice(&image.body).unwrap();

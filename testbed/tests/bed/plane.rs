@@ -1,7 +1,5 @@
 //! The control plane by itself.
 
-#![cfg(test)]
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
