@@ -78,9 +78,9 @@ impl Family {
                 && shape.rules.spreads.contains(&spread)
         });
         let mut columns = compiled.sets.get(first.wide).clone();
-        members
-            .iter()
-            .for_each(|at| columns.union_with(compiled.sets.get(compiled.shapes[*at].wide)));
+        for at in &members {
+            columns.union_with(compiled.sets.get(compiled.shapes[*at].wide));
+        }
         let apart = |at: &usize| compiled.columns_of(&compiled.shapes[*at]).is_disjoint(&columns);
         if !alike || !others.iter().all(apart) {
             return None;

@@ -2,7 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking, and may read the clock to measure"
+    clippy::print_stderr,
+    reason = "tests fail by panicking, may read the clock to measure, and say what they measured"
 )]
 
 mod admission;

@@ -131,7 +131,7 @@ async fn a_deployment_comes_and_goes(world: &World) -> Result<()> {
     let class = "ec2nodeclass/default";
     world.plane.kubectl(&["delete", class, "--wait=false"], "").await?;
     let pods = world.running(&namespace, 10).await?;
-    println!("10 pods ran {:?} after the Deployment was made", asked.elapsed());
+    eprintln!("10 pods ran {:?} after the Deployment was made", asked.elapsed());
     assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().node_name.is_some()));
     let fleets = world.cloud.journal().of("CreateFleet").len();
     let instances = world.cloud.instances().await?.len();
@@ -143,7 +143,7 @@ async fn a_deployment_comes_and_goes(world: &World) -> Result<()> {
     let scaled = Instant::now();
     world.scale(&namespace, "web", 0).await?;
     world.empty().await?;
-    println!("all nodes were gone {:?} after the scale to zero", scaled.elapsed());
+    eprintln!("all nodes were gone {:?} after the scale to zero", scaled.elapsed());
     let gone = ["wait", "--for=delete", class, "--timeout=60s"];
     world.plane.kubectl(&gone, "").await.with_context(|| world.story())?;
     let templates = world.cloud.journal().of("DeleteLaunchTemplate").len();

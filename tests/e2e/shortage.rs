@@ -53,7 +53,7 @@ async fn empty_pools(world: &World) -> Result<()> {
     ensure!(last.at > first.at + first.took, "nothing was planned anew");
     let again: Vec<Pool> = pools(last).into_iter().filter(|pool| empty.contains(pool)).collect();
     ensure!(again.is_empty(), "empty pools were asked for again: {again:?}");
-    println!(
+    eprintln!(
         "{PODS} pods ran after {usual:?}; with the three cheapest pools empty after {three:?}; with \
          all {} pools of the first call empty after {all:?}",
         empty.len()
@@ -90,7 +90,7 @@ async fn throttled(world: &World) -> Result<()> {
     let refused = world.cloud.journal().of("CreateFleet").len() - bought;
     world.cloud.rules().clear();
     world.running(&namespace, PODS as usize).await?;
-    println!(
+    eprintln!(
         "{PODS} pods ran after {:?}; {refused} calls were throttled for 20 s",
         asked.elapsed()
     );

@@ -100,13 +100,13 @@ async fn set_up(extra: Value, no_dry_runs: bool) -> World {
     };
     World {
         provider: Provider::with_config(settings, &config).unwrap(),
-        class: class(&cloud, extra),
+        class: class(&cloud, &extra),
         cloud,
     }
 }
 
 /// A class of the account.
-fn class(cloud: &Cloud, extra: Value) -> EC2NodeClass {
+fn class(cloud: &Cloud, extra: &Value) -> EC2NodeClass {
     let discovery = json!([{"tags": {"karpenter.sh/discovery": "shop"}}]);
     let mut spec = json!({
         "subnetSelectorTerms": discovery,
@@ -649,7 +649,7 @@ async fn classes_that_cannot_work_say_why() {
             "False TagValidationFailed",
         ),
     ] {
-        world.class = class(&world.cloud, extra);
+        world.class = class(&world.cloud, &extra);
         let status = world.provider.resolve(&world.class, at(0)).await.unwrap();
         assert_eq!(reason(&status, kind), expected);
         let ready = conditions::get(&status.conditions, "Ready").unwrap();

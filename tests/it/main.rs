@@ -1,10 +1,6 @@
 //! Tests of the program as a whole, in one binary.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "tests fail by panicking, and may read the clock to measure"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod advice;
 mod bad_input;
