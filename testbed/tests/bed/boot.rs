@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use testbed::cloud::{BootOptions, BootPlan, Cloud};
+use testbed::cloud::{BootOptions, BootPlan, Cloud, Moto};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
 
@@ -56,8 +56,9 @@ async fn launch(cloud: &Cloud, count: u32) {
 
 #[tokio::test]
 async fn instances_become_nodes_that_run_pods() -> Result<()> {
-    let (plane, moto) = futures::join!(Plane::start(PlaneOptions::default()), super::moto());
-    let plane = plane?;
+    // An emulator of its own, to see that it ends.
+    let (plane, moto) = futures::join!(Plane::start(PlaneOptions::default()), Moto::start());
+    let (plane, moto) = (plane?, Arc::new(moto?));
     let cloud = Cloud::start(Arc::clone(&moto), "c1").await?;
     // The third instance never comes up, as a broken machine does.
     let boot = BootPlan::after(Duration::from_millis(300), Duration::from_millis(300));
