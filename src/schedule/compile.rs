@@ -18,7 +18,7 @@ use super::problem::{PoolSlot, Problem};
 use super::reason::Reason;
 use super::relax::Want;
 use super::solution::OfferingRef;
-use super::topology::{Rules, Topology};
+use super::topology::{Rules, Spread, Topology};
 use super::volumes::{self, Limits, Needs};
 use crate::model::instance::{Asked, InstanceType, Reserved};
 use crate::model::labels;
@@ -381,6 +381,12 @@ impl<'a> Compiled<'a> {
     /// Whether no column and no node is left for a shape.
     pub(super) fn is_hopeless(&self, shape: &Shape) -> bool {
         self.columns_of(shape).is_clear() && self.sets.get(shape.nodes).is_clear()
+    }
+
+    /// Whether a spread of a shape counts pods on a node.
+    pub(super) fn counts_on(&self, shape: &Shape, spread: &Spread, node: usize) -> bool {
+        (!spread.honor_affinity || self.sets.get(shape.affine).contains(node))
+            && (!spread.honor_taints || self.sets.get(shape.tolerated).contains(node))
     }
 
     /// Whether nodes of the pool and type can meet an alternative, zone and capacity type aside.

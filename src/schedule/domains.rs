@@ -17,7 +17,7 @@ use super::compile::{Compiled, Shape};
 use super::host::binds_first;
 use super::reason::Reason;
 use super::topology::{ABSENT, Kind, Near, Rules, Spread, UNKNOWN};
-use crate::model::requirement::{Requirement, Requirements};
+use crate::model::requirement::Requirement;
 
 /// Most pods of an origin that a domain can take, where that is known: `(origin, key, domain)`.
 pub(super) type Caps = BTreeMap<(usize, usize, usize), u32>;
@@ -542,11 +542,9 @@ fn choose(compiled: &mut Compiled<'_>, shape: &mut Shape, key: usize, domains: &
         let within = named().filter(|(at, _)| domains.contains(at));
         Requirement::one_of(within.map(|(_, value)| Arc::clone(value)))
     };
-    let mut all = Requirements::new();
-    all.insert(&key.name, wanted);
     let narrowed = shape.alternatives.iter().map(|alternative| {
         let mut both = alternative.clone();
-        both.extend(&all);
+        both.insert(&key.name, wanted.clone());
         both
     });
     shape.alternatives = narrowed.collect();

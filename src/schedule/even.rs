@@ -93,10 +93,8 @@ impl Family {
         for placement in placements.iter().filter(|p| demands.contains(&p.demand)) {
             *placed.entry(placement.node).or_insert(0) += i64::from(placement.count);
         }
-        let eligible = (0..compiled.problem.nodes.len()).filter(|node| {
-            (!spread.honor_affinity || compiled.sets.get(first.affine).contains(*node))
-                && (!spread.honor_taints || compiled.sets.get(first.tolerated).contains(*node))
-        });
+        let eligible = (0..compiled.problem.nodes.len())
+            .filter(|node| compiled.counts_on(first, &spread, *node));
         let there = eligible.map(|node| {
             let matches = compiled.topology.node_matches[node].iter();
             let bound = matches.filter(|(c, _)| *c == counter).map(|(_, n)| *n).sum::<i64>();

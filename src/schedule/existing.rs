@@ -155,11 +155,7 @@ fn level(
     while compiled.shapes[s].left() > 0 {
         let mut host = shape.host.clone();
         for spread in &spreads {
-            let eligible = |node: usize| {
-                (!spread.honor_affinity || compiled.sets.get(shape.affine).contains(node))
-                    && (!spread.honor_taints || compiled.sets.get(shape.tolerated).contains(node))
-            };
-            let counts = rooms.iter().filter(|room| eligible(room.index));
+            let counts = rooms.iter().filter(|room| compiled.counts_on(&shape, spread, room.index));
             let counts: Vec<i64> = counts.map(|room| room.state.count(spread.counter)).collect();
             let fewest = counts.iter().min().copied().unwrap_or(0);
             let fewest = if counts.len() < spread.min_domains { 0 } else { fewest };

@@ -134,12 +134,11 @@ fn lower_bound(
     uncut: Option<&Compiled<'_>>,
     refused: bool,
 ) -> MicroDollarsPerHour {
-    let all = |groups: usize| vec![if refused { u32::MAX } else { 0 }; groups];
+    if refused {
+        return MicroDollarsPerHour::ZERO;
+    }
     match uncut.map(Model::new) {
-        Some(model) => bound::lower_bound(&model, &all(model.groups.len()), &Pool::default()),
-        None if refused => {
-            bound::lower_bound(packer.model, &all(packer.group_left.len()), &Pool::default())
-        }
+        Some(model) => bound::lower_bound(&model, &vec![0; model.groups.len()], &Pool::default()),
         None => bound::lower_bound(packer.model, &packer.group_left, &packer.patterns(0)),
     }
 }

@@ -13,7 +13,7 @@ use super::load::{Load, repeat};
 use super::world::DEADLINE;
 
 /// What a Deployment keeps.
-pub(crate) const REPLICAS: usize = 2;
+const REPLICAS: usize = 2;
 /// From the end of a pod's life in the API server to the end of new connections to it: endpoint slices
 /// and every node's proxy must hear of it. Seconds at worst; the webhook accepts for longer.
 const PROPAGATION: Duration = Duration::from_millis(500);
@@ -25,6 +25,18 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
+    /// As many as the chart asks for, and the Service in front of them.
+    pub(crate) async fn start_all(plane: &Plane, chart: &Chart) -> Result<(Service, Vec<Self>)> {
+        let service = Service::listen(&chart.address("webhook")?).await?;
+        let mut replicas = Vec::new();
+        for number in 0..REPLICAS {
+            let replica = Self::start(plane, chart, number).await?;
+            service.add(&replica.address);
+            replicas.push(replica);
+        }
+        Ok((service, replicas))
+    }
+
     /// Started and ready, at an address of its own.
     pub(crate) async fn start(plane: &Plane, chart: &Chart, number: usize) -> Result<Self> {
         let mut recipe = chart.recipe(plane, "webhook", Vec::new())?;
@@ -72,13 +84,7 @@ async fn replicas_restart_one_by_one_under_load() -> Result<()> {
         "webhook.extraArgs={--drain-seconds=2}",
     ];
     let chart = Chart::install(&plane, env!("CARGO_BIN_EXE_harbinger"), &values, &[]).await?;
-    let service = Service::listen(&chart.address("webhook")?).await?;
-    let mut replicas = Vec::new();
-    for number in 0..REPLICAS {
-        let replica = Replica::start(&plane, &chart, number).await?;
-        service.add(&replica.address);
-        replicas.push(replica);
-    }
+    let (service, mut replicas) = Replica::start_all(&plane, &chart).await?;
     let load = Load::start(&plane).await?;
 
     let restarts = repeat(3);

@@ -23,11 +23,10 @@ use serde_json::json;
 use testbed::install::{self, Chart, NAMESPACE, PORT};
 use testbed::plane::{Plane, PlaneOptions};
 use testbed::poll;
-use testbed::service::Service;
 
 use super::direct::Direct;
 use super::load::{Load, repeat};
-use super::restarts::{REPLICAS, Replica};
+use super::restarts::Replica;
 use super::world::DEADLINE;
 
 /// Pause between two handshakes.
@@ -295,13 +294,7 @@ async fn self_made_authorities_rotate_under_load() -> Result<()> {
     }
     let secrets = Api::<Secret>::namespaced(client.clone(), NAMESPACE);
     secrets.create(&PostParams::default(), &kept).await?;
-    let service = Service::listen(&chart.address("webhook")?).await?;
-    let mut replicas = Vec::new();
-    for number in 0..REPLICAS {
-        let replica = Replica::start(&plane, &chart, number).await?;
-        service.add(&replica.address);
-        replicas.push(replica);
-    }
+    let (_service, mut replicas) = Replica::start_all(&plane, &chart).await?;
     let told = || replicas.iter().map(|r| r.process.log_tail(20)).collect::<Vec<_>>().join("\n");
     let load = Load::start(&plane).await.with_context(told)?;
     let before = history.authorities();
